@@ -1,0 +1,159 @@
+#include "common/file_block_device.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+namespace tarnfs {
+namespace {
+
+Error errno_error(const std::string& what, const std::string& path, int number) {
+  ErrorCode code = ErrorCode::kIo;
+  if (number == ENOSPC || number == EDQUOT) code = ErrorCode::kNoSpace;
+  if (number == ENOENT) code = ErrorCode::kNotFound;
+  if (number == EACCES || number == EPERM) code = ErrorCode::kNotPermitted;
+  if (number == EISDIR) code = ErrorCode::kInvalid;
+  return Error(code, what + " " + path + ": " + std::strerror(number));
+}
+
+// Takes the lock that keeps other processes out. It belongs to the open file, so it goes with the descriptor.
+Status lock_whole(int descriptor, const std::string& path, bool exclusive) {
+  struct flock lock {};
+  lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(descriptor, F_OFD_SETLK, &lock) == 0) return {};
+  if (errno == EAGAIN || errno == EACCES) {
+    return Error(ErrorCode::kBusy, path + " is in use by another process; unmount it there first");
+  }
+  return errno_error("lock", path, errno);
+}
+
+Result<std::uint64_t> size_blocks_of(int descriptor, const std::string& path) {
+  struct stat st {};
+  if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
+  if (S_ISBLK(st.st_mode)) {
+    std::uint64_t size_bytes = 0;
+    if (::ioctl(descriptor, BLKGETSIZE64, &size_bytes) != 0) return errno_error("size of", path, errno);
+    return size_bytes / kBlockSize;
+  }
+  if (!S_ISREG(st.st_mode)) {
+    return Error(ErrorCode::kInvalid, path + " is neither a regular file nor a block device");
+  }
+  return static_cast<std::uint64_t>(st.st_size) / kBlockSize;
+}
+
+// Opens with O_DIRECT, or without it where the file system below refuses it (some tmpfs do).
+int open_direct(const std::string& path, int flags, mode_t mode) {
+  const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, mode);
+  if (descriptor >= 0 || errno != EINVAL) return descriptor;
+  return ::open(path.c_str(), flags | O_CLOEXEC, mode);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::open(const std::string& path, DeviceMode mode) {
+  const bool writable = mode == DeviceMode::kReadWrite;
+  const int descriptor = open_direct(path, writable ? O_RDWR : O_RDONLY, 0);
+  if (descriptor < 0) return errno_error("open image", path, errno);
+  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, 0));
+  TARNFS_ASSIGN(const std::uint64_t size_blocks, size_blocks_of(descriptor, path));
+  TARNFS_TRY(lock_whole(descriptor, path, writable));
+  device->size_blocks_ = size_blocks;
+  return device;
+}
+
+Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::string& path, std::uint64_t size_blocks) {
+  const int descriptor = open_direct(path, O_RDWR | O_CREAT, 0600);
+  if (descriptor < 0) return errno_error("create image", path, errno);
+  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, size_blocks));
+  TARNFS_TRY(lock_whole(descriptor, path, true));
+  struct stat st {};
+  if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
+  if (S_ISREG(st.st_mode)) {
+    if (::ftruncate(descriptor, static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
+      return errno_error("set the size of", path, errno);
+    }
+    return device;
+  }
+  TARNFS_ASSIGN(const std::uint64_t device_blocks, size_blocks_of(descriptor, path));
+  if (size_blocks > device_blocks) {
+    return Error(ErrorCode::kNoSpace, path + " has " + std::to_string(device_blocks) + " blocks of 4096 bytes, but " +
+                                          std::to_string(size_blocks) + " are asked for");
+  }
+  if (size_blocks == 0) device->size_blocks_ = device_blocks;
+  return device;
+}
+
+FileBlockDevice::~FileBlockDevice() {
+  ::close(descriptor_);
+}
+
+Status FileBlockDevice::read(Address first, std::span<std::byte> out) {
+  TARNFS_ASSERT(out.size() % kBlockSize == 0);
+  if (first.value > size_blocks_ || out.size() / kBlockSize > size_blocks_ - first.value) {
+    return Error(ErrorCode::kIo, "read of " + path_ + " beyond its end at block " + std::to_string(first.value));
+  }
+  auto offset = static_cast<off_t>(first.value * kBlockSize);
+  while (!out.empty()) {
+    const ssize_t n = ::pread(descriptor_, out.data(), out.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error("read block " + std::to_string(first.value) + " of", path_, errno);
+    if (n == 0) return Error(ErrorCode::kIo, "read of " + path_ + ": the image is shorter than it was");
+    out = out.subspan(static_cast<std::size_t>(n));
+    offset += n;
+  }
+  return {};
+}
+
+Status FileBlockDevice::write(Address first, std::span<const PageRef> pages) {
+  if (first.value > size_blocks_ || pages.size() > size_blocks_ - first.value) {
+    return Error(ErrorCode::kIo, "write to " + path_ + " beyond its end at block " + std::to_string(first.value));
+  }
+  auto offset = static_cast<off_t>(first.value * kBlockSize);
+  std::array<iovec, 256> vectors;
+  std::size_t skipped_bytes = 0;  // of pages.front(), after a short write
+  while (!pages.empty()) {
+    const std::size_t count = std::min(pages.size(), vectors.size());
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t skip = i == 0 ? skipped_bytes : 0;
+      vectors[i].iov_base = const_cast<std::byte*>(pages[i].data()) + skip;
+      vectors[i].iov_len = kBlockSize - skip;
+    }
+    const ssize_t n = ::pwritev(descriptor_, vectors.data(), static_cast<int>(count), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      return errno_error("write block " + std::to_string(static_cast<std::uint64_t>(offset) / kBlockSize) + " of",
+                         path_, errno);
+    }
+    offset += n;
+    const std::size_t written = skipped_bytes + static_cast<std::size_t>(n);
+    pages = pages.subspan(written / kBlockSize);
+    skipped_bytes = written % kBlockSize;
+  }
+  return {};
+}
+
+Status FileBlockDevice::flush() {
+  if (::fdatasync(descriptor_) != 0) return errno_error("flush", path_, errno);
+  return {};
+}
+
+Status FileBlockDevice::discard(Address first, std::uint64_t count_blocks) {
+  const int rc =
+      ::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first.value * kBlockSize),
+                  static_cast<off_t>(count_blocks * kBlockSize));
+  if (rc != 0 && errno != EOPNOTSUPP) return errno_error("discard in", path_, errno);
+  return {};
+}
+
+}  // namespace tarnfs

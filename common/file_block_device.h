@@ -1,0 +1,51 @@
+// A block device in a file or on a real block device, opened with O_DIRECT where the file system below has it.
+//
+// Invariants:
+//   1. While it is open for writing no other process has it open for writing or reading (an OFD lock on the whole
+//   file).
+//
+// Thread safety: as BlockDevice.
+// Ownership: owns its descriptor, which is closed on exec.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/block_device.h"
+
+namespace tarnfs {
+
+enum class DeviceMode {
+  kReadOnly,   // shared lock
+  kReadWrite,  // exclusive lock
+};
+
+class FileBlockDevice final : public BlockDevice {
+ public:
+  // Opens an existing image. kBusy when another process has it; kNotFound when there is none.
+  static Result<std::unique_ptr<FileBlockDevice>> open(const std::string& path, DeviceMode mode);
+  // Creates `path` sparse with `size_blocks`, or resizes an existing regular file to it. For a block device
+  // `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
+  static Result<std::unique_ptr<FileBlockDevice>> create(const std::string& path, std::uint64_t size_blocks);
+
+  ~FileBlockDevice() override;
+  FileBlockDevice(const FileBlockDevice&) = delete;
+  FileBlockDevice& operator=(const FileBlockDevice&) = delete;
+
+  std::string name() const override { return path_; }
+  std::uint64_t size_blocks() const override { return size_blocks_; }
+  Status read(Address first, std::span<std::byte> out) override;
+  Status write(Address first, std::span<const PageRef> pages) override;
+  Status flush() override;
+  Status discard(Address first, std::uint64_t count_blocks) override;
+
+ private:
+  FileBlockDevice(std::string path, int descriptor, std::uint64_t size_blocks)
+      : path_(std::move(path)), descriptor_(descriptor), size_blocks_(size_blocks) {}
+
+  const std::string path_;
+  const int descriptor_;
+  std::uint64_t size_blocks_;  // set before the device is handed out, then constant
+};
+
+}  // namespace tarnfs

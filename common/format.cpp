@@ -1,0 +1,169 @@
+#include "common/format.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "common/checksum.h"
+
+namespace tarnfs {
+namespace {
+
+template <class T>
+std::span<const std::byte> bytes_before_checksum(const T& block) {
+  return std::as_bytes(std::span<const T, 1>(&block, 1)).first(offsetof(T, checksum));
+}
+
+template <class T>
+T decode(std::span<const std::byte, kBlockSize> block) {
+  T decoded;
+  std::memcpy(static_cast<void*>(&decoded), block.data(), kBlockSize);
+  return decoded;
+}
+
+Status check_version(std::uint32_t version) {
+  if (version == kFormatVersion) return {};
+  return Error(ErrorCode::kIncompatible, "the volume has format version " + std::to_string(version) +
+                                             ", this program knows version " + std::to_string(kFormatVersion) +
+                                             "; use a matching release of tarnfs");
+}
+
+}  // namespace
+
+std::string_view label_of(const Superblock& superblock) {
+  const auto end = std::find(superblock.label.begin(), superblock.label.end(), '\0');
+  return {superblock.label.data(), static_cast<std::size_t>(end - superblock.label.begin())};
+}
+
+VolumeId volume_of(const Superblock& superblock) {
+  VolumeId id;
+  id.bytes = superblock.volume;
+  return id;
+}
+
+StateName state_of(const RootBlock& root) {
+  StateName name;
+  name.volume.bytes = root.volume;
+  name.epoch.bytes = root.epoch;
+  name.cp = Cp{root.cp};
+  name.root_checksum = root.checksum;
+  return name;
+}
+
+void seal(Superblock& superblock) {
+  superblock.checksum = checksum_of(bytes_before_checksum(superblock));
+}
+
+void seal(RootBlock& root) {
+  root.checksum = checksum_of(bytes_before_checksum(root));
+}
+
+Result<Superblock> check_superblock(std::span<const std::byte, kBlockSize> block) {
+  const auto superblock = decode<Superblock>(block);
+  if (superblock.magic != kSuperblockMagic) return Error(ErrorCode::kInvalid, "no tarnfs volume");
+  // The version comes before the checksum: a newer format may keep its checksum elsewhere.
+  TARNFS_TRY(check_version(superblock.format_version));
+  if (superblock.checksum != checksum_of(bytes_before_checksum(superblock))) {
+    return Error(ErrorCode::kCorrupt, "the superblock has a wrong checksum");
+  }
+  if (superblock.block_size_bytes != kBlockSize || superblock.size_blocks < kVolumeBlocksMin ||
+      superblock.size_blocks > kVolumeBlocksMax) {
+    return Error(ErrorCode::kCorrupt, "the superblock has impossible sizes");
+  }
+  return superblock;
+}
+
+Result<RootBlock> check_root_block(std::span<const std::byte, kBlockSize> block) {
+  const auto root = decode<RootBlock>(block);
+  if (root.magic != kRootMagic) return Error(ErrorCode::kCorrupt, "no root block");
+  TARNFS_TRY(check_version(root.format_version));
+  if (root.checksum != checksum_of(bytes_before_checksum(root))) {
+    return Error(ErrorCode::kCorrupt, "a root block has a wrong checksum");
+  }
+  if (root.cp == 0 || root.history_count > kHistoryMax || root.inode_file.height > kTreeHeightMax ||
+      root.free_map.height > kTreeHeightMax || root.size_blocks < kVolumeBlocksMin ||
+      root.size_blocks > kVolumeBlocksMax || root.used_blocks > root.size_blocks) {
+    return Error(ErrorCode::kCorrupt, "a root block has impossible fields");
+  }
+  return root;
+}
+
+Status check_pointer(const BlockPointer& pointer, std::uint64_t size_blocks, Cp newest) {
+  if (pointer.is_hole()) return {};
+  if (!is_data_address(Address{pointer.address}, size_blocks) || pointer.flags != 0 || pointer.birth_cp == 0 ||
+      pointer.birth_cp > newest.value) {
+    return Error(ErrorCode::kCorrupt, "a block pointer has impossible fields (address " +
+                                          std::to_string(pointer.address) + ", cp " + std::to_string(pointer.birth_cp) +
+                                          ")");
+  }
+  return {};
+}
+
+Result<Superblock> read_superblock(BlockDevice& device) {
+  if (device.size_blocks() < kVolumeBlocksMin) {
+    return Error(ErrorCode::kInvalid, device.name() + " is too small to hold a tarnfs volume (" +
+                                          std::to_string(device.size_blocks() * kBlockSize) + " bytes)");
+  }
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(device.read(Address{0}, page.mutable_bytes()));
+  auto front = check_superblock(page.bytes());
+  if (!front.ok() && front.error().code() != ErrorCode::kIncompatible) {
+    TARNFS_TRY(device.read(Address{device.size_blocks() - 1}, page.mutable_bytes()));
+    if (auto back = check_superblock(page.bytes()); back.ok()) front = std::move(back);
+  }
+  if (!front.ok()) return front.error().in(device.name());
+  if (front->size_blocks > device.size_blocks()) {
+    return Error(ErrorCode::kCorrupt, device.name() + " is truncated: the volume has " +
+                                          std::to_string(front->size_blocks) + " blocks, the image only " +
+                                          std::to_string(device.size_blocks()) + "; restore the whole image");
+  }
+  return front;
+}
+
+Status write_superblock(BlockDevice& device, const Superblock& superblock) {
+  const PageRef page = page_of(superblock);
+  TARNFS_TRY(device.write(Address{0}, std::span(&page, 1)));
+  return device.write(Address{superblock.size_blocks - 1}, std::span(&page, 1));
+}
+
+Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superblock) {
+  std::optional<RootBlock> newest;
+  std::optional<Error> incompatible;
+  PageRef page = PageRef::uninitialised();
+  for (std::uint64_t slot = 0; slot < kRootSlots; ++slot) {
+    // An unreadable slot is like a damaged one: another may hold the newest root.
+    if (!device.read(root_slot_of(Cp{slot}, superblock.size_blocks), page.mutable_bytes()).ok()) continue;
+    auto root = check_root_block(page.bytes());
+    if (!root.ok()) {
+      if (root.error().code() == ErrorCode::kIncompatible) incompatible = root.error();
+      continue;
+    }
+    if (root->volume != superblock.volume) continue;
+    if (root_slot_of(Cp{root->cp}, superblock.size_blocks) != root_slot_of(Cp{slot}, superblock.size_blocks)) continue;
+    if (!newest || root->cp > newest->cp) newest = *root;
+  }
+  if (incompatible) return incompatible->in(device.name());
+  if (!newest)
+    return Error(ErrorCode::kCorrupt, device.name() + " has no valid root block; restore it from its mirror");
+  return *newest;
+}
+
+Status publish_root(BlockDevice& device, const RootBlock& root) {
+  TARNFS_TRY(device.flush());
+  const PageRef page = page_of(root);
+  TARNFS_TRY(device.write(root_slot_of(Cp{root.cp}, root.size_blocks), std::span(&page, 1)));
+  return device.flush();
+}
+
+Result<PageRef> read_block(BlockDevice& device, const BlockPointer& pointer) {
+  TARNFS_ASSERT(!pointer.is_hole());
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(device.read(Address{pointer.address}, page.mutable_bytes()));
+  if (checksum_of(page.bytes()) != pointer.checksum) {
+    return Error(ErrorCode::kCorrupt, device.name() + ": block " + std::to_string(pointer.address) +
+                                          " has a wrong checksum; run fsck.tarnfs");
+  }
+  return page;
+}
+
+}  // namespace tarnfs

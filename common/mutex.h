@@ -1,0 +1,108 @@
+// Mutexes that clang's thread-safety analysis understands.
+//
+// Every mutable member that is shared between threads names its mutex with TARNFS_GUARDED_BY; LOCKS.md gives the order
+// in which they are taken.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <shared_mutex>
+
+#if defined(__clang__)
+#define TARNFS_ATTRIBUTE(x) __attribute__((x))
+#else
+#define TARNFS_ATTRIBUTE(x)
+#endif
+#define TARNFS_CAPABILITY(x) TARNFS_ATTRIBUTE(capability(x))
+#define TARNFS_SCOPED_CAPABILITY TARNFS_ATTRIBUTE(scoped_lockable)
+#define TARNFS_GUARDED_BY(x) TARNFS_ATTRIBUTE(guarded_by(x))
+#define TARNFS_REQUIRES(...) TARNFS_ATTRIBUTE(requires_capability(__VA_ARGS__))
+#define TARNFS_REQUIRES_SHARED(...) TARNFS_ATTRIBUTE(requires_shared_capability(__VA_ARGS__))
+#define TARNFS_ACQUIRE(...) TARNFS_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define TARNFS_ACQUIRE_SHARED(...) TARNFS_ATTRIBUTE(acquire_shared_capability(__VA_ARGS__))
+#define TARNFS_RELEASE(...) TARNFS_ATTRIBUTE(release_capability(__VA_ARGS__))
+#define TARNFS_RELEASE_SHARED(...) TARNFS_ATTRIBUTE(release_shared_capability(__VA_ARGS__))
+#define TARNFS_RELEASE_GENERIC(...) TARNFS_ATTRIBUTE(release_generic_capability(__VA_ARGS__))
+#define TARNFS_EXCLUDES(...) TARNFS_ATTRIBUTE(locks_excluded(__VA_ARGS__))
+#define TARNFS_NO_THREAD_SAFETY_ANALYSIS TARNFS_ATTRIBUTE(no_thread_safety_analysis)
+
+namespace tarnfs {
+
+class TARNFS_CAPABILITY("mutex") Mutex {
+ public:
+  void lock() TARNFS_ACQUIRE() { mutex_.lock(); }
+  void unlock() TARNFS_RELEASE() { mutex_.unlock(); }
+
+ private:
+  friend class Condition;
+  std::mutex mutex_;
+};
+
+class TARNFS_SCOPED_CAPABILITY MutexLock {
+ public:
+  explicit MutexLock(Mutex& mutex) TARNFS_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~MutexLock() TARNFS_RELEASE() { mutex_.unlock(); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+class TARNFS_CAPABILITY("shared mutex") SharedMutex {
+ public:
+  void lock() TARNFS_ACQUIRE() { mutex_.lock(); }
+  void unlock() TARNFS_RELEASE() { mutex_.unlock(); }
+  void lock_shared() TARNFS_ACQUIRE_SHARED() { mutex_.lock_shared(); }
+  void unlock_shared() TARNFS_RELEASE_SHARED() { mutex_.unlock_shared(); }
+
+ private:
+  std::shared_mutex mutex_;
+};
+
+class TARNFS_SCOPED_CAPABILITY WriteLock {
+ public:
+  explicit WriteLock(SharedMutex& mutex) TARNFS_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~WriteLock() TARNFS_RELEASE() { mutex_.unlock(); }
+  WriteLock(const WriteLock&) = delete;
+  WriteLock& operator=(const WriteLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+};
+
+class TARNFS_SCOPED_CAPABILITY ReadLock {
+ public:
+  explicit ReadLock(SharedMutex& mutex) TARNFS_ACQUIRE_SHARED(mutex) : mutex_(mutex) { mutex_.lock_shared(); }
+  ~ReadLock() TARNFS_RELEASE_GENERIC() { mutex_.unlock_shared(); }
+  ReadLock(const ReadLock&) = delete;
+  ReadLock& operator=(const ReadLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+};
+
+// A condition variable for Mutex. Always waited for in a loop on the condition itself.
+class Condition {
+ public:
+  void wait(Mutex& mutex) TARNFS_REQUIRES(mutex) {
+    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    condition_.wait(lock);
+    lock.release();
+  }
+  // Returns false when `timeout` (a std::chrono duration) ran out.
+  template <class Duration>
+  bool wait_for(Mutex& mutex, Duration timeout) TARNFS_REQUIRES(mutex) {
+    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    const bool notified = condition_.wait_for(lock, timeout) == std::cv_status::no_timeout;
+    lock.release();
+    return notified;
+  }
+  void notify_one() { condition_.notify_one(); }
+  void notify_all() { condition_.notify_all(); }
+
+ private:
+  std::condition_variable condition_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,79 @@
+// The seam between the engine and replication: neither knows the other's headers.
+//
+// Purpose: the primary's engine tells a ChangeFeed what each consistency point writes, and answers a sender through
+// ReplicationSource; at the mirror the receiver tells a MirrorTarget which root is published.
+//
+// Invariants:
+//   1. on_blocks() for a cp comes before on_published() of that cp, and cps come in order, one at a time.
+//   2. on_published() is called only after the root block is durable in the local image.
+//   3. A block's birth cp is at most that of every node above it: a subtree born at or before cp c is whole in root c.
+//
+// Thread safety: each function says it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "common/format.h"
+#include "common/page.h"
+#include "common/result.h"
+#include "common/types.h"
+
+namespace tarnfs {
+
+// One block-level write command: what a consistency point queues for the local image and for every mirror.
+struct BlockWrite {
+  Address address;
+  std::uint64_t checksum = 0;  // XXH3 of the page
+  PageRef page;                // never changes
+};
+
+class ChangeFeed {
+ public:
+  virtual ~ChangeFeed() = default;
+  // The blocks are being written locally now. Called by the consistency point's thread; must not wait for a network.
+  // Every cp's blocks are announced, in one or more calls, each block once.
+  virtual void on_blocks(Cp cp, std::span<const BlockWrite> blocks) = 0;
+  // The root is durable here: send it. Called by the same thread; must not wait.
+  virtual void on_published(const RootBlock& root) = 0;
+};
+
+using PinId = std::uint64_t;
+
+struct PinnedRoot {
+  RootBlock root;
+  PinId pin = 0;
+};
+
+class ReplicationSource {
+ public:
+  virtual ~ReplicationSource() = default;
+  virtual Superblock superblock() const = 0;
+  // The newest root that is durable here. Any thread.
+  virtual RootBlock newest_root() const = 0;
+  // Keeps every block that the newest root refers to from reuse, until unpin(). Any thread.
+  virtual PinnedRoot pin_newest_root() = 0;
+  // Keeps the blocks of a root of the past (a mirror's published one), as far as they were not reused before. Any
+  // thread.
+  virtual PinId pin_root(Cp cp) = 0;
+  // Moves a pin forward to the root of `cp`. Any thread.
+  virtual void move_pin(PinId pin, Cp cp) = 0;
+  virtual void unpin(PinId pin) = 0;
+  // Gives `visit` every block that `root`, which must be pinned, refers to and that was born after `since` ({0}: all of
+  // them), each once. Stops at the first error, which it returns. Waits for the disk; call it without locks.
+  virtual Status walk_changed(const RootBlock& root, Cp since,
+                              const std::function<Status(const BlockWrite&)>& visit) = 0;
+};
+
+// What the mirror's receiver asks of the read-only file system that shows the published state.
+class MirrorTarget {
+ public:
+  virtual ~MirrorTarget() = default;
+  // All blocks of `root` can be read from the device now: show that state. Called from the receiver's thread.
+  virtual Status adopt(const RootBlock& root) = 0;
+  // Does the adopted root refer to this address? False while there is none. Waits for the disk.
+  virtual Result<bool> in_use(Address address) = 0;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,1 @@
+tarnfs_unit_test(format_test LINKS common)
