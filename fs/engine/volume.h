@@ -1,0 +1,59 @@
+// An open volume: the engine behind FileSystem, and what replication asks of it.
+//
+// Thread safety: all functions may be called from any thread, but open() and close() only once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "common/block_device.h"
+#include "common/clock.h"
+#include "common/format.h"
+#include "common/replication.h"
+#include "common/result.h"
+#include "fs/engine/file_system.h"
+
+namespace tarnfs {
+
+enum class VolumeMode {
+  kReadWrite,
+  kReadOnly,  // a root of the image, as it was when the volume was opened
+  kMirror,    // read-only; shows what adopt() says, and an empty root directory before the first
+};
+
+struct VolumeOptions {
+  VolumeMode mode = VolumeMode::kReadWrite;
+  std::uint64_t cp_interval_ms = 5000;                // 0: no timer
+  std::uint64_t dirty_limit_bytes = 256ULL << 20;     // dirty data and metadata in memory
+  std::uint64_t cache_limit_bytes = 128ULL << 20;     // clean metadata in memory
+  Clock* clock = &system_clock();
+  ChangeFeed* feed = nullptr;                         // may be null; must outlive the volume
+};
+
+struct VolumeStatus {
+  Superblock superblock;
+  RootBlock root;  // the newest durable one; cp 0 when a mirror has none yet
+  FileSystemUsage usage;
+  std::uint64_t dirty_bytes = 0;
+  std::uint64_t cache_bytes = 0;
+  std::uint64_t cp_count = 0;              // consistency points since the volume was opened
+  std::uint64_t error_count = 0;
+  std::uint64_t cp_swap_longest_ns = 0;    // longest stop of all operations
+  bool stopped = false;                    // read-only after a failed write or flush
+  std::string stop_reason;
+};
+
+class Volume : public FileSystem, public ReplicationSource, public MirrorTarget {
+ public:
+  // Opens the volume on `device`, which must outlive it. Reads the superblock and the root ring, nothing else.
+  static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const VolumeOptions& options);
+  // Takes a last consistency point (read-write) and stops all threads. Idempotent; the destructor stops without one.
+  virtual Status close() = 0;
+  virtual VolumeStatus status() = 0;
+  // Called (from any thread, under no lock) after adopt() moved a mirror's view: `changed` are inodes of the old view
+  // whose content, attributes or names may differ now. Set before the first adopt().
+  virtual void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) = 0;
+};
+
+}  // namespace tarnfs
