@@ -65,6 +65,9 @@ static_assert(sizeof(TreeNode) == kBlockSize);
 
 inline constexpr std::uint8_t kInodeInlineTarget = 1;  // InodeRecord::layout: a symlink's target is in `pointers`
 
+// InodeRecord::flags: the inode is the content of another's extended attributes; its `parent` names that owner.
+inline constexpr std::uint32_t kInodeFlagAttributes = 0x80000000U;
+
 struct InodeRecord {
   std::uint32_t mode = 0;  // 0: the slot is free
   std::uint32_t link_count = 0;

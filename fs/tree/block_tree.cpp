@@ -1,0 +1,298 @@
+#include "fs/tree/block_tree.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "common/checksum.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kNodeMask = kPointersPerNode - 1;
+
+BlockPointer pointer_in(const PageRef& node, std::uint64_t slot) {
+  BlockPointer pointer;
+  std::memcpy(&pointer, node.data() + slot * sizeof pointer, sizeof pointer);
+  return pointer;
+}
+
+// Data blocks below one pointer of a node at `level` + 1.
+constexpr std::uint64_t span_blocks(unsigned level) {
+  return std::uint64_t{1} << (kNodeShift * level);
+}
+
+}  // namespace
+
+TreeRoot tree_of(const InodeRecord& record) {
+  return TreeRoot{record.pointers, record.height, record.block_count};
+}
+
+void store_tree(InodeRecord& record, const TreeRoot& tree) {
+  record.pointers = tree.pointers;
+  record.height = tree.height;
+  record.block_count = tree.block_count;
+}
+
+std::uint64_t capacity_blocks(std::uint8_t height) {
+  return kPointersPerInode << (kNodeShift * height);
+}
+
+std::uint8_t height_for(std::uint64_t blocks) {
+  std::uint8_t height = 0;
+  while (capacity_blocks(height) < blocks) ++height;
+  return height;
+}
+
+Result<BlockPointer> find_node(const TreeRoot& tree, std::uint64_t index, unsigned level, BlockSource& source) {
+  if (tree.height > kTreeHeightMax) return Error(ErrorCode::kCorrupt, "an inode's tree is too high");
+  if (index >= capacity_blocks(tree.height) || level > tree.height) return BlockPointer{};
+  BlockPointer pointer = tree.pointers[index >> (kNodeShift * tree.height)];
+  for (unsigned at = tree.height; at > level && !pointer.is_hole(); --at) {
+    TARNFS_ASSIGN(const PageRef node, source.get(pointer));
+    pointer = pointer_in(node, (index >> (kNodeShift * (at - 1))) & kNodeMask);
+  }
+  return pointer;
+}
+
+Result<BlockPointer> find_pointer(const TreeRoot& tree, std::uint64_t index, BlockSource& source) {
+  return find_node(tree, index, 0, source);
+}
+
+Status find_pointers(const TreeRoot& tree, std::uint64_t first, std::span<BlockPointer> out, BlockSource& source) {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const std::uint64_t index = first + done;
+    if (tree.height == 0 || index >= capacity_blocks(tree.height)) {
+      TARNFS_ASSIGN(out[done], find_pointer(tree, index, source));
+      ++done;
+      continue;
+    }
+    const std::uint64_t in_node = kPointersPerNode - (index & kNodeMask);
+    const std::size_t count = std::min<std::uint64_t>(in_node, out.size() - done);
+    TARNFS_ASSIGN(const BlockPointer leaf, find_node(tree, index, 1, source));
+    if (leaf.is_hole()) {
+      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(done), count, BlockPointer{});
+    } else {
+      TARNFS_ASSIGN(const PageRef node, source.get(leaf));
+      std::memcpy(static_cast<void*>(&out[done]), node.data() + (index & kNodeMask) * sizeof(BlockPointer),
+                  count * sizeof(BlockPointer));
+    }
+    done += count;
+  }
+  return {};
+}
+
+Result<std::optional<std::uint64_t>> next_data_block(const TreeRoot& tree, std::uint64_t from, BlockSource& source) {
+  std::uint64_t index = from;
+  while (index < capacity_blocks(tree.height)) {
+    unsigned level = tree.height;
+    BlockPointer pointer = tree.pointers[index >> (kNodeShift * level)];
+    while (level > 0 && !pointer.is_hole()) {
+      TARNFS_ASSIGN(const PageRef node, source.get(pointer));
+      --level;
+      pointer = pointer_in(node, (index >> (kNodeShift * level)) & kNodeMask);
+    }
+    if (!pointer.is_hole()) return std::optional(index);
+    index = ((index >> (kNodeShift * level)) + 1) << (kNodeShift * level);
+  }
+  return std::optional<std::uint64_t>();
+}
+
+Status visit_tree(const TreeRoot& tree, Cp since, BlockSource& source,
+                  const std::function<Status(const TreeVisit&)>& visit) {
+  if (tree.height > kTreeHeightMax) return Error(ErrorCode::kCorrupt, "an inode's tree is too high");
+  std::vector<TreeVisit> pending;
+  for (std::size_t i = kPointersPerInode; i-- > 0;) {
+    pending.push_back({tree.pointers[i], tree.height, i * span_blocks(tree.height)});
+  }
+  while (!pending.empty()) {
+    const TreeVisit current = pending.back();
+    pending.pop_back();
+    if (current.pointer.is_hole() || current.pointer.birth_cp <= since.value) continue;
+    TARNFS_TRY(visit(current));
+    if (current.level == 0) continue;
+    TARNFS_ASSIGN(const PageRef node, source.get(current.pointer));
+    for (std::size_t slot = kPointersPerNode; slot-- > 0;) {
+      const BlockPointer child = pointer_in(node, slot);
+      if (child.is_hole()) continue;
+      pending.push_back({child, current.level - 1, current.index + slot * span_blocks(current.level - 1)});
+    }
+  }
+  return {};
+}
+
+namespace {
+
+// Rewrites a tree in ascending order of data blocks, with one open node a level.
+class TreeRewriter {
+ public:
+  TreeRewriter(const TreeRoot& tree, const TreeEnvironment& environment) : tree_(tree), environment_(environment) {}
+
+  Status put(std::uint64_t index, const PageRef& page) {
+    TARNFS_TRY(grow_to_hold(index));
+    TARNFS_TRY(open_path(index));
+    BlockPointer pointer = child_of(1, index);
+    if (pointer.is_hole()) {
+      ++tree_.block_count;
+    } else {
+      TARNFS_TRY(environment_.allocator.release(pointer));
+    }
+    TARNFS_ASSIGN(pointer, write_block(page, 0));
+    set_child_of(1, index, pointer);
+    return {};
+  }
+
+  Status remove(std::uint64_t first, std::uint64_t end) {
+    std::uint64_t index = first;
+    while (index < end && index < capacity_blocks(tree_.height)) {
+      TARNFS_ASSIGN(const std::uint64_t beyond_hole, skip_hole(index));
+      if (beyond_hole != index) {
+        index = beyond_hole;
+        continue;
+      }
+      TARNFS_TRY(environment_.allocator.release(child_of(1, index)));
+      set_child_of(1, index, BlockPointer{});
+      --tree_.block_count;
+      ++index;
+    }
+    return {};
+  }
+
+  Result<TreeRoot> finish(std::uint8_t height_min) {
+    TARNFS_TRY(close_below(tree_.height + 1U));
+    const bool empty =
+        std::all_of(tree_.pointers.begin(), tree_.pointers.end(), [](const auto& pointer) { return pointer.is_hole(); });
+    if (empty) tree_.height = height_min;
+    return tree_;
+  }
+
+ private:
+  static constexpr std::uint64_t kNoNode = ~std::uint64_t{0};
+
+  struct OpenNode {
+    std::uint64_t number = kNoNode;  // index >> (7 * level)
+    BlockPointer old;                // where it was read from; a hole for a new one
+    PageRef page;
+    bool changed = false;
+  };
+
+  // The pointer to child `index` in the open node at `level`, or in the root above the highest level.
+  BlockPointer child_of(unsigned level, std::uint64_t index) const {
+    const std::uint64_t child = index >> (kNodeShift * (level - 1));
+    if (level > tree_.height) return tree_.pointers[child];
+    return pointer_in(nodes_[level].page, child & kNodeMask);
+  }
+
+  void set_child_of(unsigned level, std::uint64_t index, const BlockPointer& pointer) {
+    const std::uint64_t child = index >> (kNodeShift * (level - 1));
+    if (level > tree_.height) {
+      tree_.pointers[child] = pointer;
+      return;
+    }
+    OpenNode& node = nodes_[level];
+    node.page.make_unique();
+    std::memcpy(node.page.mutable_bytes().data() + (child & kNodeMask) * sizeof pointer, &pointer, sizeof pointer);
+    node.changed = true;
+  }
+
+  Result<BlockPointer> write_block(const PageRef& page, unsigned level) {
+    BlockPointer pointer;
+    TARNFS_ASSIGN(const Address address, environment_.allocator.allocate());
+    pointer.address = address.value;
+    pointer.birth_cp = environment_.cp.value;
+    pointer.checksum = checksum_of(page.bytes());
+    environment_.sink.write(pointer, page, level);
+    return pointer;
+  }
+
+  // Opens the node at `level` above data block `index`; the nodes above it must be open.
+  Status open_node(unsigned level, std::uint64_t index) {
+    const std::uint64_t number = index >> (kNodeShift * level);
+    OpenNode& node = nodes_[level];
+    if (node.number == number) return {};
+    TARNFS_TRY(close_below(level + 1));
+    OpenNode opened;
+    opened.number = number;
+    opened.old = child_of(level + 1, index);
+    if (opened.old.is_hole()) {
+      opened.page = PageRef::zeroed();
+    } else {
+      TARNFS_ASSIGN(opened.page, environment_.source.get(opened.old));
+    }
+    node = std::move(opened);
+    return {};
+  }
+
+  Status open_path(std::uint64_t index) {
+    for (unsigned level = tree_.height; level >= 1; --level) TARNFS_TRY(open_node(level, index));
+    return {};
+  }
+
+  // Opens the path to `index` as far as it exists. Returns `index` when there is a data block, else the first index
+  // behind the hole.
+  Result<std::uint64_t> skip_hole(std::uint64_t index) {
+    for (unsigned level = tree_.height; level >= 1; --level) {
+      const bool open = nodes_[level].number == index >> (kNodeShift * level);
+      if (!open && child_of(level + 1, index).is_hole()) {
+        return ((index >> (kNodeShift * level)) + 1) << (kNodeShift * level);
+      }
+      TARNFS_TRY(open_node(level, index));
+    }
+    return child_of(1, index).is_hole() ? index + 1 : index;
+  }
+
+  // Writes the changed open nodes of the levels under `level`, from the lowest up, and forgets them.
+  Status close_below(unsigned level) {
+    for (unsigned at = 1; at < level && at <= tree_.height; ++at) TARNFS_TRY(close_node(at));
+    return {};
+  }
+
+  Status close_node(unsigned level) {
+    OpenNode node = std::exchange(nodes_[level], OpenNode{});
+    if (!node.changed) return {};
+    const std::uint64_t first_index = node.number << (kNodeShift * level);
+    BlockPointer pointer;
+    if (!is_all_zero(node.page.bytes())) {
+      TARNFS_ASSIGN(pointer, write_block(node.page, level));
+      tree_.block_count += node.old.is_hole() ? 1 : 0;
+    } else {
+      tree_.block_count -= node.old.is_hole() ? 0 : 1;
+    }
+    if (!node.old.is_hole()) TARNFS_TRY(environment_.allocator.release(node.old));
+    if (node.old.is_hole() && pointer.is_hole()) return {};
+    set_child_of(level + 1, first_index, pointer);
+    return {};
+  }
+
+  Status grow_to_hold(std::uint64_t index) {
+    while (index >= capacity_blocks(tree_.height)) {
+      if (tree_.height == kTreeHeightMax) return Error(ErrorCode::kFileTooBig);
+      TARNFS_TRY(close_below(tree_.height + 1U));
+      const auto old_pointers = std::exchange(tree_.pointers, {});
+      ++tree_.height;
+      OpenNode& top = nodes_[tree_.height];
+      top = OpenNode{0, BlockPointer{}, PageRef::zeroed(), false};
+      for (std::size_t i = 0; i < kPointersPerInode; ++i) {
+        if (!old_pointers[i].is_hole()) set_child_of(tree_.height, i * span_blocks(tree_.height - 1U), old_pointers[i]);
+      }
+    }
+    return {};
+  }
+
+  TreeRoot tree_;
+  const TreeEnvironment& environment_;
+  std::array<OpenNode, kTreeHeightMax + 2> nodes_;
+};
+
+}  // namespace
+
+Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
+                              const TreeEnvironment& environment, std::uint8_t height_min) {
+  TreeRewriter rewriter(tree, environment);
+  for (const auto& [first, end] : removed.ranges()) TARNFS_TRY(rewriter.remove(first, end));
+  TARNFS_TRY(pages.for_each([&](std::uint64_t index, const PageRef& page) { return rewriter.put(index, page); }));
+  return rewriter.finish(height_min);
+}
+
+}  // namespace tarnfs

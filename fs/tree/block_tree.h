@@ -1,0 +1,94 @@
+// The tree of block pointers under an inode: finding blocks, and writing a changed tree copy-on-write.
+//
+// Purpose: every file, directory, the inode file and the free map are such trees (FORMAT.md).
+//
+// Invariants:
+//   1. Reading never changes anything; a changed tree is a new TreeRoot, and no block of the old one is overwritten.
+//   2. A node that is all holes is never stored.
+//   3. A node is written after everything below it, so a pointer's birth cp is at least that of what it leads to.
+//
+// Thread safety: functions on values; the BlockSource, BlockAllocator and BlockSink say their own.
+// Errors: kCorrupt for impossible pointers, kNeedsBlock from a source that only looks in memory, kNoSpace from the
+// allocator.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+
+#include "common/format.h"
+#include "common/page.h"
+#include "common/result.h"
+#include "fs/tree/page_map.h"
+#include "fs/tree/range_set.h"
+
+namespace tarnfs {
+
+// The fields of an InodeRecord that make its tree.
+struct TreeRoot {
+  std::array<BlockPointer, kPointersPerInode> pointers{};
+  std::uint8_t height = 0;
+  std::uint64_t block_count = 0;
+};
+
+TreeRoot tree_of(const InodeRecord& record);
+void store_tree(InodeRecord& record, const TreeRoot& tree);
+// Data blocks that a tree of this height can hold.
+std::uint64_t capacity_blocks(std::uint8_t height);
+// The smallest height that holds `blocks` data blocks.
+std::uint8_t height_for(std::uint64_t blocks);
+
+// Where the blocks behind pointers come from.
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  virtual Result<PageRef> get(const BlockPointer& pointer) = 0;
+};
+
+// The pointer of data block `index`; a hole where there is none.
+Result<BlockPointer> find_pointer(const TreeRoot& tree, std::uint64_t index, BlockSource& source);
+// The pointer of node `index >> (7 * level)` at `level` (0: the data block).
+Result<BlockPointer> find_node(const TreeRoot& tree, std::uint64_t index, unsigned level, BlockSource& source);
+// The pointers of data blocks first, first + 1, ...
+Status find_pointers(const TreeRoot& tree, std::uint64_t first, std::span<BlockPointer> out, BlockSource& source);
+// The smallest index at or above `from` that has a data block.
+Result<std::optional<std::uint64_t>> next_data_block(const TreeRoot& tree, std::uint64_t from, BlockSource& source);
+
+// Visits, nodes before what is below them, every pointer of the tree born after `since`; level 0 are data blocks, `index`
+// is the first data block below. Where `enter` (called for nodes) returns false, what is below is left out.
+struct TreeVisit {
+  BlockPointer pointer;
+  unsigned level = 0;
+  std::uint64_t index = 0;
+};
+Status visit_tree(const TreeRoot& tree, Cp since, BlockSource& source,
+                  const std::function<Status(const TreeVisit&)>& visit);
+
+class BlockAllocator {
+ public:
+  virtual ~BlockAllocator() = default;
+  virtual Result<Address> allocate() = 0;
+  virtual Status release(const BlockPointer& pointer) = 0;
+};
+
+class BlockSink {
+ public:
+  virtual ~BlockSink() = default;
+  // `level` 0 is data, above are nodes.
+  virtual void write(const BlockPointer& pointer, PageRef page, unsigned level) = 0;
+};
+
+struct TreeEnvironment {
+  BlockSource& source;
+  BlockAllocator& allocator;
+  BlockSink& sink;
+  Cp cp;
+};
+
+// The tree with `removed` cut out first and `pages` put in then. Keeps the height at least `height_min`.
+Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
+                              const TreeEnvironment& environment, std::uint8_t height_min = 0);
+
+}  // namespace tarnfs

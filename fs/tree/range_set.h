@@ -1,0 +1,52 @@
+// A set of half-open ranges of page indexes: what a generation has cut out of a file.
+//
+// Thread safety: none of its own; the owner's lock guards it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <map>
+
+namespace tarnfs {
+
+inline constexpr std::uint64_t kEndOfFile = std::numeric_limits<std::uint64_t>::max();
+
+class RangeSet {
+ public:
+  bool empty() const { return ranges_.empty(); }
+
+  void add(std::uint64_t first, std::uint64_t end) {
+    if (first >= end) return;
+    auto range = ranges_.upper_bound(first);
+    if (range != ranges_.begin() && std::prev(range)->second >= first) {
+      --range;
+      first = range->first;
+    }
+    while (range != ranges_.end() && range->first <= end) {
+      end = std::max(end, range->second);
+      range = ranges_.erase(range);
+    }
+    ranges_.emplace(first, end);
+  }
+
+  bool contains(std::uint64_t index) const {
+    const auto range = ranges_.upper_bound(index);
+    return range != ranges_.begin() && std::prev(range)->second > index;
+  }
+
+  // The smallest index at or above `index` that is in no range.
+  std::uint64_t next_outside(std::uint64_t index) const {
+    const auto range = ranges_.upper_bound(index);
+    return range != ranges_.begin() && std::prev(range)->second > index ? std::prev(range)->second : index;
+  }
+
+  // first -> end, ascending, disjoint and not touching.
+  const std::map<std::uint64_t, std::uint64_t>& ranges() const { return ranges_; }
+
+ private:
+  std::map<std::uint64_t, std::uint64_t> ranges_;
+};
+
+}  // namespace tarnfs
