@@ -120,7 +120,7 @@ Status FileBlockDevice::write(Address first, std::span<const PageRef> pages) {
     return Error(ErrorCode::kIo, "write to " + path_ + " beyond its end at block " + std::to_string(first.value));
   }
   auto offset = static_cast<off_t>(first.value * kBlockSize);
-  std::array<iovec, 256> vectors;
+  std::array<iovec, 256> vectors{};
   std::size_t skipped_bytes = 0;  // of pages.front(), after a short write
   while (!pages.empty()) {
     const std::size_t count = std::min(pages.size(), vectors.size());

@@ -142,9 +142,11 @@ using Status = Result<void>;
 // Declares `variable` with the value of `expression` (a Result), or returns its error from the calling function.
 #define TARNFS_ASSIGN(variable, expression) \
   TARNFS_ASSIGN_INNER(TARNFS_CONCAT(tarnfs_result_, __LINE__), variable, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): what it declares cannot stand in parentheses.
 #define TARNFS_ASSIGN_INNER(result, variable, expression) \
   auto result = (expression);                             \
   if (!result.ok()) return result.error();                \
   variable = std::move(result).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace tarnfs
