@@ -160,6 +160,8 @@ Result<PageRef> read_block(BlockDevice& device, const BlockPointer& pointer) {
   PageRef page = PageRef::uninitialised();
   TARNFS_TRY(device.read(Address{pointer.address}, page.mutable_bytes()));
   if (checksum_of(page.bytes()) != pointer.checksum) {
+    const bool other = device.read_other_copy(Address{pointer.address}, page.mutable_bytes()).ok();
+    if (other && checksum_of(page.bytes()) == pointer.checksum) return page;
     return Error(ErrorCode::kCorrupt, device.name() + ": block " + std::to_string(pointer.address) +
                                           " has a wrong checksum; run fsck.tarnfs");
   }

@@ -1,0 +1,41 @@
+// Channels over ZeroMQ and TCP: a DEALER socket at the primary, a ROUTER socket at the mirror.
+//
+// Purpose: everything about ZeroMQ is behind zmq_channel.cpp and zmq_server.cpp.
+//
+// Invariants:
+//   1. A socket connects once: ZeroMQ's own reconnecting is off, because messages lost in between would break the
+//      order that Channel promises. The socket's monitor tells when the connection is gone.
+//   2. Memory is bounded by high-water marks in messages and by a largest size of a frame; both sides of the protocol
+//      stay far below the marks, so a full queue is a broken peer.
+//   3. Nothing waits for a peer when a channel is closed (ZMQ_LINGER 0).
+//
+// Thread safety: as channel.h; the context is shared by all and has its own threads, so it must be made after fork(2).
+// Errors: kInvalid for an address that cannot be used, kBusy when a port is taken.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "common/channel.h"
+
+namespace tarnfs {
+
+struct ZmqOptions {
+  int queued_messages_max = 256;  // for each peer and direction
+  std::chrono::milliseconds heartbeat_interval{1000};
+  std::chrono::milliseconds heartbeat_timeout{5000};  // without a sign of life the connection is closed
+};
+
+// kInvalid unless `url` is tcp://HOST:PORT with a port from 1 to 65535 (to listen: 0 as well, for any free one; and *
+// as the host, for all addresses).
+Status check_connect_url(const std::string& url);
+Status check_listen_url(const std::string& url);
+// True when only this machine can reach the address: 127.0.0.0/8, ::1 or localhost.
+bool is_loopback_url(const std::string& url);
+
+// Each call of the factory starts a new connection to `url`.
+Result<ChannelFactory> zmq_channel_factory(const std::string& url, const ZmqOptions& options = {});
+Result<std::unique_ptr<ServerChannel>> listen_zmq(const std::string& url, const ZmqOptions& options = {});
+
+}  // namespace tarnfs

@@ -1,0 +1,78 @@
+#include "mirror/wire/payload.h"
+
+#include <lz4.h>
+
+#include <cstring>
+
+#include "common/checksum.h"
+
+namespace tarnfs::wire {
+namespace {
+
+// LZ4 of `raw`, or nothing when it saves less than an eighth: the limit of the output makes LZ4 give up early.
+std::vector<std::byte> compress(std::span<const std::byte> raw) {
+  std::vector<std::byte> packed(raw.size() - raw.size() / 8);
+  const int size =
+      LZ4_compress_default(reinterpret_cast<const char*>(raw.data()), reinterpret_cast<char*>(packed.data()),
+                           static_cast<int>(raw.size()), static_cast<int>(packed.size()));
+  packed.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  return packed;
+}
+
+Error bad_payload(const Blocks& blocks, const std::string& what) {
+  return Error(ErrorCode::kCorrupt,
+               "the peer sent damaged blocks (sequence " + std::to_string(blocks.sequence) + "): " + what);
+}
+
+}  // namespace
+
+Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks) {
+  TARNFS_ASSERT(!blocks.empty() && blocks.size() <= kBatchBlocksMax);
+  Blocks header;
+  header.cp = cp;
+  header.sequence = sequence;
+  header.raw_bytes = static_cast<std::uint32_t>(blocks.size() * kBlockSize);
+  // One frame, because a frame a page costs more in the socket than this copy does.
+  std::vector<std::byte> raw(header.raw_bytes);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    std::memcpy(raw.data() + i * kBlockSize, blocks[i].page.data(), kBlockSize);
+    header.entries.push_back({blocks[i].address, blocks[i].checksum});
+  }
+  std::vector<std::byte> packed = compress(raw);
+  header.compressed = !packed.empty();
+  Message message;
+  message.header = encode(header);
+  message.payload.push_back(Frame::of(header.compressed ? std::move(packed) : std::move(raw)));
+  return message;
+}
+
+Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload) {
+  if (blocks.entries.empty() || blocks.raw_bytes != blocks.entries.size() * kBlockSize) {
+    return bad_payload(blocks, "the length does not fit the number of blocks");
+  }
+  if (payload.size() != 1) return bad_payload(blocks, std::to_string(payload.size()) + " payload frames");
+  std::span<const std::byte> raw = payload.front().bytes;
+  std::vector<std::byte> unpacked;
+  if (blocks.compressed) {
+    if (raw.size() >= blocks.raw_bytes) return bad_payload(blocks, "compressed bytes are longer than the blocks");
+    unpacked.resize(blocks.raw_bytes);
+    const int size =
+        LZ4_decompress_safe(reinterpret_cast<const char*>(raw.data()), reinterpret_cast<char*>(unpacked.data()),
+                            static_cast<int>(raw.size()), static_cast<int>(unpacked.size()));
+    if (size != static_cast<int>(blocks.raw_bytes)) return bad_payload(blocks, "they cannot be decompressed");
+    raw = unpacked;
+  }
+  if (raw.size() != blocks.raw_bytes) return bad_payload(blocks, "wrong length");
+  std::vector<PageRef> pages;
+  pages.reserve(blocks.entries.size());
+  for (const BlockEntry& entry : blocks.entries) {
+    pages.push_back(PageRef::copy_of(raw.first(kBlockSize)));
+    raw = raw.subspan(kBlockSize);
+    if (checksum_of(pages.back().bytes()) != entry.checksum) {
+      return bad_payload(blocks, "wrong checksum of block " + std::to_string(entry.address.value));
+    }
+  }
+  return pages;
+}
+
+}  // namespace tarnfs::wire

@@ -1,0 +1,26 @@
+// The pages of a Blocks message: back to back, compressed with LZ4 when that saves at least one eighth.
+//
+// Invariants:
+//   1. unpack() writes nothing beyond the size that the header claims, and that size is the number of entries times
+//      4096.
+//   2. Every page that unpack() returns has the checksum of its entry.
+//
+// Thread safety: plain functions on values.
+// Errors: kCorrupt.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "common/channel.h"
+#include "common/replication.h"
+#include "mirror/wire/messages.h"
+
+namespace tarnfs::wire {
+
+// A Blocks message of 1 to kBatchBlocksMax blocks.
+Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks);
+
+Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload);
+
+}  // namespace tarnfs::wire
