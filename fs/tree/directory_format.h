@@ -102,6 +102,7 @@ constexpr std::uint64_t last_key_of(std::uint64_t name_hash) {
 // since the one before, merges of pages under a quarter included; 32 leaves a margin.
 constexpr unsigned directory_height_max(std::uint64_t page_count) {
   if (page_count <= 1) return 1;
+  if (page_count > kDirectoryPagesMax) page_count = kDirectoryPagesMax;
   unsigned height = 2;
   for (std::uint64_t pages = kIndexSlotsMax; pages <= page_count; pages *= 32) ++height;
   return height;
