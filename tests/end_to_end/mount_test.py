@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Mounting and unmounting: in the background, through mount(8), and how long it takes."""
+
+import os
+import statistics
+import subprocess
+import time
+
+import harness
+from harness import TarnTest, mount_entry, poll, program, run
+
+FILES = 1_000_000 if harness.FULL else 20_000
+MOUNT_SECONDS_MAX = 0.2
+ROUNDS = 5
+
+
+def daemons_of(image):
+    """Processes that have the image open."""
+    found = []
+    for process in os.listdir("/proc"):
+        if process.isdigit():
+            try:
+                links = [os.readlink(f"/proc/{process}/fd/{name}") for name in os.listdir(f"/proc/{process}/fd")]
+            except OSError:
+                continue  # it ended meanwhile
+            if str(image) in links:
+                found.append(int(process))
+    return found
+
+
+class Background(TarnTest):
+    def mount_in_background(self, image, mountpoint, *options):
+        run(program("tarnfs"), *options, image, mountpoint, seconds=60)
+        return daemons_of(image)[0]
+
+    def test_the_mount_is_usable_when_tarnfs_returns(self):
+        image = self.make_volume(size="64M")
+        mountpoint = self.make_directory("mount")
+        for number in range(10):
+            daemon = self.mount_in_background(image, mountpoint)
+            (mountpoint / f"file-{number}").write_text("content")
+            self.assertEqual(len(os.listdir(mountpoint)), number + 1)
+            self.assertEqual(mount_entry(mountpoint)[1:], ("fuse.tarnfs", str(image)))
+            run("umount", "-i", mountpoint)
+            # Without the helper umount may return first: the next mount waits for the old daemon.
+            self.assertIsInstance(daemon, int)
+        poll(lambda: not daemons_of(image), "the daemon to end")
+        self.assert_clean(image)
+
+    def test_a_daemon_ends_on_a_signal(self):
+        image = self.make_volume(size="64M")
+        primary = self.mount(image)
+        (primary.mountpoint / "file").write_text("content")
+        primary.terminate()
+        self.assertIsNone(mount_entry(primary.mountpoint))
+        self.assert_clean(image)
+        primary = self.mount(image, options="ro")
+        self.assertEqual((primary.mountpoint / "file").read_text(), "content")
+        with self.assertRaises(OSError):
+            (primary.mountpoint / "file").write_text("other")
+        primary.unmount()
+
+
+class Helpers(TarnTest):
+    """mount(8) and umount(8), with their helpers in a /sbin of this test's own mount namespace."""
+
+    def setUp(self):
+        super().setUp()
+        self.image = self.make_volume(size="64M")
+        self.mountpoint = self.make_directory("mount")
+        upper, work = self.make_directory("upper"), self.make_directory("work")
+        tools = os.path.realpath("/sbin")
+        layers = f"lowerdir={tools},upperdir={upper},workdir={work}"
+        if run("mount", "-t", "overlay", "overlay", "-o", layers, tools, expect=None).returncode != 0:
+            self.skipTest("no overlay file system here: the helpers cannot be put into /sbin of a namespace")
+        self.addCleanup(run, "umount", "-l", tools)
+        for name in ("mount.tarnfs", "mount.fuse.tarnfs", "umount.fuse.tarnfs"):
+            os.symlink(program(name), f"{tools}/{name}")
+
+    def test_mount_and_umount(self):
+        for kind in ("tarnfs", "fuse.tarnfs"):
+            for number in range(5):
+                run("mount", "-t", kind, "-o", "cp_interval=60,noatime", self.image, self.mountpoint)
+                self.assertEqual(mount_entry(self.mountpoint)[1:], ("fuse.tarnfs", str(self.image)))
+                (self.mountpoint / f"{kind}-{number}").write_bytes(os.urandom(1 << 20))
+                run("umount", self.mountpoint)
+                self.assertEqual(daemons_of(self.image), [], "umount returns when the daemon has gone")
+                self.assert_clean(self.image)
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+        self.assertEqual(len(os.listdir(self.mountpoint)), 10)
+        run("umount", self.image)
+        self.assertIsNone(mount_entry(self.mountpoint))
+
+    def test_fstab(self):
+        table = self.directory / "fstab"
+        table.write_text(f"{self.image} {self.mountpoint} tarnfs noauto,cp_interval=60 0 0\n")
+        run("mount", "--fstab", table, self.mountpoint)
+        (self.mountpoint / "file").touch()
+        run("umount", self.mountpoint)
+        self.assertEqual(daemons_of(self.image), [])
+
+    def test_a_busy_mount_stays(self):
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        with open(self.mountpoint / "file", "wb"):
+            result = run("umount", self.mountpoint, expect=None, seconds=60)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn("busy", result.stderr)
+        run("umount", self.mountpoint)
+
+    def test_errors_pass_through(self):
+        self.image.write_bytes(bytes(8 << 20))
+        result = run("mount", "-t", "tarnfs", self.image, self.mountpoint, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        self.assert_one_line_error(result, self.image, "no tarnfs volume")
+
+
+class MountTime(TarnTest):
+    def measure(self, image):
+        mountpoint = self.make_directory("timed")
+        seconds = []
+        for _ in range(ROUNDS):
+            start = time.monotonic()
+            subprocess.run([program("tarnfs"), image, mountpoint], check=True, timeout=60)
+            os.listdir(mountpoint)
+            seconds.append(time.monotonic() - start)
+            run("umount", "-i", mountpoint)
+            poll(lambda: not daemons_of(image), "the daemon to end")
+        print(f"{image.name}: mounted in {', '.join(f'{value:.3f}' for value in seconds)} s", flush=True)
+        self.assertLess(statistics.median(seconds), MOUNT_SECONDS_MAX)
+
+    def test_an_image_of_one_tebibyte(self):
+        image = self.make_volume("tebibyte.tarnfs", "1T")
+        self.assertEqual(image.stat().st_size, 1 << 40)
+        self.assertLess(image.stat().st_blocks * 512, 8 << 20)
+        self.measure(image)
+        self.assert_clean(image)
+
+    def test_a_volume_with_many_files(self):
+        image = self.make_volume("many.tarnfs", "4G")
+        primary = self.mount(image)
+        for number in range(FILES):
+            if number % 10_000 == 0:
+                directory = os.open(self.new_directory(primary.mountpoint, number), os.O_RDONLY)
+            os.close(os.open(f"file-{number}", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+            if number % 10_000 == 9_999:
+                os.close(directory)
+        primary.unmount()
+        self.measure(image)
+        self.assert_clean(image)
+
+    def new_directory(self, root, number):
+        path = root / f"directory-{number}"
+        path.mkdir()
+        return path
+
+
+if __name__ == "__main__":
+    harness.main()
