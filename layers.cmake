@@ -15,3 +15,4 @@ tarnfs_folder(fs/daemon DEPENDS common fs/engine fs/fuse fs/control mirror/sende
               LIBRARIES fmt::fmt CLI11::CLI11 nlohmann_json::nlohmann_json)
 tarnfs_folder(mirror/daemon DEPENDS common fs/engine fs/fuse fs/control mirror/receiver mirror/channel
               LIBRARIES fmt::fmt CLI11::CLI11 nlohmann_json::nlohmann_json)
+include(fs/check_executable.cmake OPTIONAL)

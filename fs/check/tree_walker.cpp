@@ -1,0 +1,102 @@
+#include "fs/check/tree_walker.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace tarnfs::check {
+namespace {
+
+// Data blocks below one pointer to a block of `level`.
+constexpr std::uint64_t span_of(unsigned level) {
+  return std::uint64_t{1} << (kNodeShift * level);
+}
+static_assert(kNodeShift * kTreeHeightMax + 2 < 64, "an index of a data block fits 64 bits");
+
+BlockPointer pointer_in(const PageRef& node, unsigned position) {
+  BlockPointer pointer;
+  std::memcpy(&pointer, node.data() + position * sizeof pointer, sizeof pointer);
+  return pointer;
+}
+
+}  // namespace
+
+WalkedTree TreeWalker::walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor) {
+  Walk walk{owner, visitor, {}, {}};
+  if (record.height > kTreeHeightMax) {
+    log_.error(ProblemKind::kTreeShape, owner.inode(), std::nullopt,
+               fmt::format("the block tree of {} has height {}, the limit is {}", owner.name(), record.height,
+                           kTreeHeightMax));
+    walk.tree.complete = false;
+    visitor.on_lost(0, span_of(kTreeHeightMax) * kPointersPerInode);
+    return walk.tree;
+  }
+  for (unsigned i = 0; i < kPointersPerInode; ++i) {
+    follow(walk, record.pointers[i], record.height, i * span_of(record.height), birth_max.value);
+    descend(walk);
+  }
+  const std::uint64_t found = walk.tree.data_blocks + walk.tree.node_blocks;
+  if (walk.tree.complete && found != record.block_count) {
+    log_.error(ProblemKind::kBlockCount, owner.inode(), std::nullopt,
+               fmt::format("{} says that it has {} blocks, but it has {}", owner.name(), record.block_count, found));
+  }
+  return walk.tree;
+}
+
+// Visits everything below the node that follow() put on the stack, if it did.
+void TreeWalker::descend(Walk& walk) {
+  while (!walk.frames.empty()) {
+    Frame& frame = walk.frames.back();
+    if (frame.next == kPointersPerNode) {
+      if (frame.empty) {
+        log_.error(ProblemKind::kTreeShape, walk.owner.inode(), Address{frame.address},
+                   fmt::format("a node of {} at block {} has no pointers", walk.owner.name(), frame.address));
+      }
+      walk.frames.pop_back();
+      continue;
+    }
+    const unsigned position = frame.next++;
+    const BlockPointer pointer = pointer_in(frame.node, position);
+    if (pointer.is_hole()) continue;
+    frame.empty = false;
+    // follow() may move the frames, so nothing of `frame` is used after it.
+    follow(walk, pointer, frame.level, frame.first_index + position * span_of(frame.level), frame.birth_cp);
+  }
+}
+
+void TreeWalker::follow(Walk& walk, const BlockPointer& pointer, unsigned level, std::uint64_t first_index,
+                        std::uint64_t birth_max) {
+  if (pointer.is_hole()) return;
+  (level == 0 ? walk.tree.data_blocks : walk.tree.node_blocks) += 1;
+  walk.tree.end_index = first_index + 1;
+  if (!usable(walk, pointer, birth_max)) return lose(walk, level, first_index);
+  if (level == 0) return walk.visitor.on_block(first_index, pointer);
+  PageRef node = reader_.read_verified(pointer, walk.owner, "a node");
+  if (!node) return lose(walk, level, first_index);
+  walk.frames.push_back({std::move(node), pointer.birth_cp, first_index, level - 1, 0, true, pointer.address});
+}
+
+bool TreeWalker::usable(Walk& walk, const BlockPointer& pointer, std::uint64_t birth_max) {
+  const Address address{pointer.address};
+  if (const Status status = check_pointer(pointer, size_blocks_, newest_); !status.ok()) {
+    log_.error(ProblemKind::kPointer, walk.owner.inode(), address,
+               fmt::format("{}: {}", walk.owner.name(), status.error().message()));
+    return false;
+  }
+  if (pointer.birth_cp > birth_max) {
+    log_.error(ProblemKind::kBirth, walk.owner.inode(), address,
+               fmt::format("block {} of {} was born in cp {}, after the cp {} of the block that refers to it",
+                           pointer.address, walk.owner.name(), pointer.birth_cp, birth_max));
+  }
+  if (used_.add(address)) return true;
+  log_.error(ProblemKind::kUsedTwice, walk.owner.inode(), address,
+             fmt::format("block {} is used twice, the second time by {}", pointer.address, walk.owner.name()));
+  return false;
+}
+
+void TreeWalker::lose(Walk& walk, unsigned level, std::uint64_t first_index) {
+  if (level > 0) walk.tree.complete = false;
+  walk.visitor.on_lost(first_index, span_of(level));
+}
+
+}  // namespace tarnfs::check
