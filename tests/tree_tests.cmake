@@ -1,0 +1,3 @@
+tarnfs_unit_test(directory_test LINKS fs/tree)
+tarnfs_unit_test(posix_acl_test LINKS fs/engine)
+tarnfs_unit_test(xattr_set_test LINKS fs/engine)
