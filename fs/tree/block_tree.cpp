@@ -161,8 +161,8 @@ class TreeRewriter {
 
   Result<TreeRoot> finish(std::uint8_t height_min) {
     TARNFS_TRY(close_below(tree_.height + 1U));
-    const bool empty =
-        std::all_of(tree_.pointers.begin(), tree_.pointers.end(), [](const auto& pointer) { return pointer.is_hole(); });
+    const bool empty = std::all_of(tree_.pointers.begin(), tree_.pointers.end(),
+                                   [](const auto& pointer) { return pointer.is_hole(); });
     if (empty) tree_.height = height_min;
     return tree_;
   }

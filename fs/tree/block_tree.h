@@ -56,8 +56,8 @@ Status find_pointers(const TreeRoot& tree, std::uint64_t first, std::span<BlockP
 // The smallest index at or above `from` that has a data block.
 Result<std::optional<std::uint64_t>> next_data_block(const TreeRoot& tree, std::uint64_t from, BlockSource& source);
 
-// Visits, nodes before what is below them, every pointer of the tree born after `since`; level 0 are data blocks, `index`
-// is the first data block below. Where `enter` (called for nodes) returns false, what is below is left out.
+// Visits, nodes before what is below them, every pointer of the tree born after `since`; level 0 are data blocks,
+// `index` is the first data block below. Where `enter` (called for nodes) returns false, what is below is left out.
 struct TreeVisit {
   BlockPointer pointer;
   unsigned level = 0;

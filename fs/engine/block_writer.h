@@ -1,0 +1,73 @@
+// The write commands of one consistency point: queued, and sent at the same time to the local image and to the feed.
+//
+// Purpose: gathers blocks with neighbouring addresses into large requests, writes them to the image on threads of its
+// own, and hands the same pages to the mirror's feed, without copies.
+//
+// Invariants:
+//   1. Every block that write() took is announced to the feed once and written once, before finish() returns ok.
+//   2. get() finds the nodes and metadata of this consistency point before they are in the image.
+//
+// Thread safety: one consistency point's thread calls all functions; the writing threads are inside.
+// Errors: the first failed write is returned by finish().
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "common/block_device.h"
+#include "common/mutex.h"
+#include "common/replication.h"
+#include "fs/storage/block_cache.h"
+#include "fs/tree/block_tree.h"
+
+namespace tarnfs {
+
+class BlockWriter final : public BlockSink, public BlockSource {
+ public:
+  BlockWriter(BlockDevice& device, BlockCache& cache, ChangeFeed* feed);
+  ~BlockWriter() override;
+  BlockWriter(const BlockWriter&) = delete;
+  BlockWriter& operator=(const BlockWriter&) = delete;
+
+  void begin(Cp cp);
+  // Whether data blocks (level 0) of what is written from now on are metadata and go into the cache.
+  void set_caching_data(bool on) { caching_data_ = on; }
+  void write(const BlockPointer& pointer, PageRef page, unsigned level) override;
+  Result<PageRef> get(const BlockPointer& pointer) override;
+  // Waits until all is written (not durable yet: flush the device).
+  Status finish();
+  // Forgets the nodes: the new root is published, the image has them.
+  void forget_written() { written_.clear(); }
+
+ private:
+  struct Request {
+    Address first;
+    std::vector<PageRef> pages;
+  };
+
+  void submit_run();
+  void announce();
+  void run_thread();
+
+  BlockDevice& device_;
+  BlockCache& cache_;
+  ChangeFeed* const feed_;
+  Cp cp_;
+  bool caching_data_ = false;
+  Request run_;                                         // gathered, not submitted yet
+  std::vector<BlockWrite> announced_;                   // gathered for the feed
+  std::unordered_map<std::uint64_t, PageRef> written_;  // metadata of this cp, by address
+
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<Request> queue_ TARNFS_GUARDED_BY(mutex_);
+  std::size_t in_progress_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::optional<Error> failure_ TARNFS_GUARDED_BY(mutex_);
+  bool stopping_ TARNFS_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,195 @@
+#include "fs/engine/consistency_point.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/log.h"
+
+namespace tarnfs {
+
+TreeEnvironment ConsistencyPoint::environment() {
+  return TreeEnvironment{*engine_.writer_, *engine_.free_map_, *engine_.writer_, Cp{root_.cp}};
+}
+
+// The only moment in which operations wait for a consistency point.
+bool ConsistencyPoint::close_generation(bool force) {
+  const std::uint64_t started_ns = engine_.clock_.monotonic_ns();
+  engine_.gate_.close();
+  {
+    MutexLock lock(engine_.dirty_mutex_);
+    inodes_.swap(engine_.dirty_);
+  }
+  {
+    MutexLock lock(engine_.orphans_mutex_);
+    orphans_changed_ = std::exchange(engine_.orphans_changed_, false);
+    if (orphans_changed_) orphans_.assign(engine_.orphans_.begin(), engine_.orphans_.end());
+  }
+  const bool anything = force || !inodes_.empty() || orphans_changed_;
+  if (anything) {
+    generation_ = engine_.open_generation_++;
+    root_ = engine_.newest_root();
+    root_.next_inode = engine_.next_inode_.load();
+    root_.inode_count = engine_.inode_count_.load();
+  }
+  engine_.gate_.open();
+  const std::uint64_t swap_ns = engine_.clock_.monotonic_ns() - started_ns;
+  if (swap_ns > engine_.swap_longest_ns_.load()) engine_.swap_longest_ns_.store(swap_ns);
+  if (!anything) return false;
+  root_.previous_checksum = root_.checksum;
+  root_.cp += 1;
+  return true;
+}
+
+Status ConsistencyPoint::complete() {
+  engine_.writer_->begin(Cp{root_.cp});
+  engine_.free_map_->begin(Cp{root_.cp});
+  freeze_inodes();
+  TARNFS_TRY(write_inodes());
+  TARNFS_TRY(write_orphans());
+  TARNFS_TRY(write_inode_file());
+  TARNFS_TRY(write_free_map());
+  TARNFS_TRY(publish());
+  install();
+  return {};
+}
+
+void ConsistencyPoint::freeze_inodes() {
+  // In the order of their numbers, so that neighbours in the inode file are written together.
+  std::sort(inodes_.begin(), inodes_.end(), [](const auto& a, const auto& b) { return a->number < b->number; });
+  frozen_.reserve(inodes_.size());
+  for (const InodePtr& inode : inodes_) {
+    WriteLock lock(inode->mutex);
+    // An operation of the next generation may have frozen it before us.
+    if (inode->dirty_generation == generation_) inode->freeze();
+    TARNFS_ASSERT(inode->frozen != nullptr);
+    frozen_.push_back(inode->frozen);
+  }
+}
+
+Status ConsistencyPoint::write_inodes() {
+  for (std::size_t i = 0; i < inodes_.size(); ++i) {
+    FrozenInode& frozen = *frozen_[i];
+    InodeRecord record = frozen.record;
+    const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
+    engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
+    frozen.written_tree = tree_of(record);
+    if (record.layout != kInodeInlineTarget) {
+      TARNFS_ASSIGN(frozen.written_tree,
+                    rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages, environment()));
+      store_tree(record, frozen.written_tree);
+    }
+    slots_[inodes_[i]->number.value] = Slot{record, frozen.deleted};
+  }
+  return {};
+}
+
+// The list of orphans as it was when the generation was closed; written anew when it changed.
+Status ConsistencyPoint::write_orphans() {
+  if (!orphans_changed_) return {};
+  const TreeRoot inode_file = tree_of(root_.inode_file);
+  TARNFS_ASSIGN(const PageRef page, inode_page(inode_file, kOrphanFile.value / kInodesPerBlock));
+  InodeRecord record;
+  std::memcpy(static_cast<void*>(&record), page.data() + kOrphanFile.value * sizeof record, sizeof record);
+  if (record.mode == 0) {
+    if (orphans_.empty()) return {};
+    record = InodeRecord();
+    record.number = kOrphanFile.value;
+    record.mode = S_IFREG | 0600;
+    record.link_count = 1;
+  }
+  const auto bytes = std::as_bytes(std::span<const std::uint64_t>(orphans_));
+  record.size_bytes = bytes.size();
+  RangeSet all;
+  all.add(0, kEndOfFile);
+  PageMap pages;
+  for (std::size_t done = 0; done < bytes.size(); done += kBlockSize) {
+    pages.put(done / kBlockSize, PageRef::copy_of(bytes.subspan(done, std::min(kBlockSize, bytes.size() - done))));
+  }
+  engine_.writer_->set_caching_data(true);
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, environment()));
+  store_tree(record, tree);
+  slots_[kOrphanFile.value] = Slot{record, false};
+  return {};
+}
+
+Result<PageRef> ConsistencyPoint::inode_page(const TreeRoot& tree, std::uint64_t index) {
+  TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(tree, index, *engine_.writer_));
+  if (pointer.is_hole()) return PageRef::zeroed();
+  return engine_.writer_->get(pointer);
+}
+
+Status ConsistencyPoint::write_inode_file() {
+  const TreeRoot inode_file = tree_of(root_.inode_file);
+  RangeSet removed;
+  PageMap pages;
+  for (auto slot = slots_.begin(); slot != slots_.end();) {
+    const std::uint64_t index = slot->first / kInodesPerBlock;
+    TARNFS_ASSIGN(PageRef page, inode_page(inode_file, index));
+    page.make_unique();
+    for (; slot != slots_.end() && slot->first / kInodesPerBlock == index; ++slot) {
+      std::byte* const place = page.mutable_bytes().data() + slot->first % kInodesPerBlock * sizeof(InodeRecord);
+      if (slot->second.free) {
+        std::memset(place, 0, sizeof(InodeRecord));
+      } else {
+        std::memcpy(place, &slot->second.record, sizeof(InodeRecord));
+      }
+    }
+    if (is_all_zero(page.bytes())) {
+      removed.add(index, index + 1);
+    } else {
+      pages.put(index, std::move(page));
+    }
+  }
+  engine_.writer_->set_caching_data(true);
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, environment()));
+  store_tree(root_.inode_file, tree);
+  root_.inode_file.size_bytes = (root_.next_inode + kInodesPerBlock - 1) / kInodesPerBlock * kBlockSize;
+  return {};
+}
+
+Status ConsistencyPoint::write_free_map() {
+  engine_.writer_->set_caching_data(true);
+  TARNFS_ASSIGN(const TreeRoot tree, engine_.free_map_->write_tree(*engine_.writer_, Cp{root_.cp}));
+  store_tree(root_.free_map, tree);
+  root_.used_blocks = engine_.free_map_->used_blocks();
+  root_.allocation_cursor = engine_.free_map_->cursor();
+  return {};
+}
+
+Status ConsistencyPoint::publish() {
+  TARNFS_TRY(engine_.writer_->finish());
+  const Timestamp now = engine_.clock_.now();
+  root_.time_seconds = now.seconds;
+  root_.time_nanoseconds = now.nanoseconds;
+  seal(root_);
+  return publish_root(engine_.device_, root_);
+}
+
+void ConsistencyPoint::install() {
+  Engine& engine = engine_;
+  {
+    WriteLock lock(engine.root_mutex_);
+    engine.root_ = root_;
+  }
+  for (std::size_t i = 0; i < inodes_.size(); ++i) {
+    WriteLock lock(inodes_[i]->mutex);
+    if (inodes_[i]->record.layout != kInodeInlineTarget) store_tree(inodes_[i]->record, frozen_[i]->written_tree);
+    inodes_[i]->frozen = nullptr;
+    if (frozen_[i]->deleted) engine.inodes_.erase(inodes_[i]->number);
+  }
+  if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
+  engine.writer_->forget_written();
+  engine.free_map_->release_held(engine.pins_.oldest(Cp{root_.cp}));
+  const std::uint64_t allocatable = engine.free_map_->allocatable_blocks();
+  const std::int64_t promised = engine.promised_blocks_[generation_ & 1].exchange(0);
+  engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
+                            static_cast<std::int64_t>(engine.allocatable_before_blocks_));
+  engine.allocatable_before_blocks_ = allocatable;
+  engine.dirty_pages_[generation_ & 1].store(0);
+  engine.cp_count_.fetch_add(1);
+  if (engine.options_.feed != nullptr) engine.options_.feed->on_published(root_);
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,63 @@
+// One consistency point: from the moment that its generation is closed to the published root.
+//
+// Purpose: turns the changes of one generation into blocks, from data up to the root block, and publishes it.
+//
+// | step | function | what holds after it |
+// |---|---|---|
+// | close the generation | close_generation | operations go on in the next one; nothing is written yet |
+// | freeze | freeze_inodes | every changed inode's state of that moment is set apart |
+// | write | write_inodes, write_orphans, write_inode_file, write_free_map | all blocks are queued, here and to the feed
+// | | publish | publish | blocks durable, then the root durable: the volume is in the new state | | install | install |
+// memory refers to the new trees; freed blocks may be reused; the feed has the root |
+//
+// Invariants:
+//   1. Nothing that a kept root refers to is overwritten: all writes but the root go to addresses that were free.
+//   2. An error in any step publishes nothing; the engine stops.
+//
+// Thread safety: lives on the engine's consistency point thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+
+class ConsistencyPoint {
+ public:
+  explicit ConsistencyPoint(Engine& engine) : engine_(engine) {}
+
+  // Closes the open generation. Returns false when it has changed nothing and `force` is not set.
+  bool close_generation(bool force);
+  // The rest of the work.
+  Status complete();
+
+ private:
+  struct Slot {  // what becomes of an inode's record
+    InodeRecord record;
+    bool free = false;
+  };
+
+  void freeze_inodes();
+  Status write_inodes();
+  Status write_orphans();
+  Status write_inode_file();
+  Result<PageRef> inode_page(const TreeRoot& tree, std::uint64_t index);
+  Status write_free_map();
+  Status publish();
+  void install();
+  TreeEnvironment environment();
+
+  Engine& engine_;
+  std::uint64_t generation_ = 0;
+  RootBlock root_;  // under construction
+  std::vector<InodePtr> inodes_;
+  std::vector<std::shared_ptr<FrozenInode>> frozen_;
+  std::map<std::uint64_t, Slot> slots_;  // by inode number
+  bool orphans_changed_ = false;
+  std::vector<std::uint64_t> orphans_;
+};
+
+}  // namespace tarnfs

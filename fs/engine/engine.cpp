@@ -1,0 +1,198 @@
+#include "fs/engine/engine.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/log.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kInodesInMemoryMin = 4096;
+constexpr std::uint64_t kBytesPerCachedInode = 1024;
+
+std::uint64_t cp_reserve_blocks(const RootBlock& root) {
+  // A consistency point may rewrite the whole free map once, and the nodes above the inode file.
+  return 2 * map_pages_of(root.size_blocks) + 64;
+}
+
+std::uint64_t deletion_reserve_blocks(const RootBlock& root) {
+  return 64 + std::min<std::uint64_t>(root.size_blocks / 64, 4096);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOptions& options) {
+  if (options.mode == VolumeMode::kMirror && options.feed != nullptr) {
+    return Error(ErrorCode::kInvalid, "a mirror's read-only view feeds no other mirror");
+  }
+  Superblock superblock;
+  RootBlock root;
+  root.cp = 0;
+  if (options.mode != VolumeMode::kMirror) {
+    TARNFS_ASSIGN(superblock, read_superblock(device));
+    TARNFS_ASSIGN(root, read_newest_root(device, superblock));
+    if (root.size_blocks != superblock.size_blocks) {
+      return Error(ErrorCode::kCorrupt, device.name() + ": root block and superblock have different sizes");
+    }
+  }
+  auto engine = std::make_unique<Engine>(device, options, superblock, root);
+  if (options.mode == VolumeMode::kReadWrite) engine->start();
+  return std::unique_ptr<Volume>(std::move(engine));
+}
+
+Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblock& superblock, const RootBlock& root)
+    : device_(device),
+      options_(options),
+      superblock_(superblock),
+      clock_(*options.clock),
+      cache_(device, options.cache_limit_bytes),
+      inodes_(std::max(kInodesInMemoryMin, options.cache_limit_bytes / 4 / kBytesPerCachedInode)),
+      root_(root),
+      size_blocks_(root.size_blocks),
+      next_inode_(std::max(root.next_inode, kFirstFreeInode.value)),
+      inode_count_(root.inode_count) {
+  if (options.mode != VolumeMode::kReadWrite) return;
+  writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed);
+  free_map_ = std::make_unique<FreeMap>(root, *writer_);
+  allocatable_before_blocks_ = free_map_->allocatable_blocks();
+  ledger_ =
+      std::make_unique<SpaceLedger>(allocatable_before_blocks_, cp_reserve_blocks(root), deletion_reserve_blocks(root));
+}
+
+Engine::~Engine() {
+  {
+    MutexLock lock(cp_mutex_);
+    closing_ = true;
+    cp_changed_.notify_all();
+  }
+  if (cp_thread_.joinable()) cp_thread_.join();
+}
+
+void Engine::start() {
+  cp_thread_ = std::thread([this] { run_cp_thread(); });
+}
+
+Status Engine::close() {
+  if (options_.mode != VolumeMode::kReadWrite) return {};
+  Status status;
+  if (cp_thread_.joinable()) {
+    if (!stopped_) status = request_cp(false);
+    {
+      MutexLock lock(cp_mutex_);
+      closing_ = true;
+      cp_changed_.notify_all();
+    }
+    cp_thread_.join();
+  }
+  if (stopped_) {
+    MutexLock lock(cp_mutex_);
+    return Error(ErrorCode::kIo, "the volume had stopped: " + stop_reason_);
+  }
+  return status;
+}
+
+// Slows writers down before dirty memory passes its limit; refuses changes where there can be none.
+Status Engine::before_change(Intent intent) {
+  if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
+  const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
+  const auto dirty_pages = [this] { return dirty_pages_[0].load() + dirty_pages_[1].load(); };
+  if (dirty_pages() >= limit_pages / 4) {
+    MutexLock lock(cp_mutex_);
+    if (!cp_wanted_soon_) {
+      cp_wanted_soon_ = true;
+      cp_changed_.notify_all();
+    }
+    if (intent == Intent::kOptional && dirty_pages() >= limit_pages) return Error(ErrorCode::kNoSpace);
+    while (waits(intent) && dirty_pages() >= limit_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+  }
+  if (stopped_) return Error(ErrorCode::kReadOnly, "the volume stopped after a failed write");
+  return {};
+}
+
+// Books what the operation used to its generation. Inside the gate.
+void Engine::settle(const Operation& op) {
+  if (ledger_ == nullptr) return;
+  promised_blocks_[op.generation & 1].fetch_add(static_cast<std::int64_t>(op.blocks_used));
+  dirty_pages_[op.generation & 1].fetch_add(op.dirty_pages_added);
+  ledger_->give_back(static_cast<std::int64_t>(op.blocks_promised - op.blocks_used));
+}
+
+Status Engine::load_missing(const BlockPointer& missing, std::uint64_t view, std::vector<PageRef>& held) {
+  constexpr std::size_t kBlocksPerOperationMax = 1U << 20;
+  const auto fail = [&](const Error& error) -> Status {
+    // A mirror's view may have moved on and the block been reused: run again on the new view.
+    if (view_.load() != view) return {};
+    ++error_count_;
+    log_error(error.describe());
+    return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kCorrupt : ErrorCode::kIo, error.describe());
+  };
+  if (held.size() > kBlocksPerOperationMax) {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": an operation needs more blocks than any tree can have");
+  }
+  // A birth in the future is found by fsck; here only what would be read matters.
+  const Cp any{~std::uint64_t{0}};
+  if (auto status = check_pointer(missing, size_blocks_.load(), any); !status.ok()) return fail(status.error());
+  auto page = cache_.load(missing);
+  if (!page.ok()) return fail(page.error());
+  held.push_back(std::move(page).value());
+  return {};
+}
+
+// Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
+bool Engine::make_space(unsigned attempt) {
+  constexpr unsigned kAttemptsMax = 3;
+  if (attempt >= kAttemptsMax || stopped_) return false;
+  if (attempt == 1 && pins_.give_up_all() > 0) {
+    log_warning(device_.name() +
+                " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
+  }
+  return request_cp(true).ok();
+}
+
+Superblock Engine::superblock() const {
+  ReadLock lock(root_mutex_);
+  return superblock_;
+}
+
+RootBlock Engine::newest_root() const {
+  ReadLock lock(root_mutex_);
+  return root_;
+}
+
+FileSystemUsage Engine::usage() {
+  const RootBlock root = newest_root();
+  FileSystemUsage usage;
+  if (root.cp == 0) return usage;
+  usage.size_blocks = end_of_data_blocks(root.size_blocks) - kFirstDataBlock;
+  usage.inode_count = inode_count_.load();
+  if (ledger_ != nullptr) {
+    usage.free_blocks = ledger_->available_blocks();
+    usage.available_blocks = ledger_->available_to_users_blocks();
+  } else {
+    usage.free_blocks = usage.size_blocks - std::min(root.used_blocks, usage.size_blocks);
+    usage.available_blocks = usage.free_blocks;
+    usage.inode_count = root.inode_count;
+  }
+  return usage;
+}
+
+VolumeStatus Engine::status() {
+  VolumeStatus status;
+  status.superblock = superblock();
+  status.root = newest_root();
+  status.usage = usage();
+  status.dirty_bytes =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages_[0].load() + dirty_pages_[1].load())) *
+      kBlockSize;
+  status.cache_bytes = cache_.used_bytes();
+  status.cp_count = cp_count_.load();
+  status.error_count = error_count_.load();
+  status.cp_swap_longest_ns = swap_longest_ns_.load();
+  status.stopped = stopped_;
+  MutexLock lock(cp_mutex_);
+  status.stop_reason = stop_reason_;
+  return status;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,293 @@
+// The engine: a volume's operations in memory, and its consistency points.
+//
+// Purpose: the implementation of Volume. Operations stand in engine_names.cpp, engine_attributes.cpp, engine_data.cpp,
+// engine_xattrs.cpp and engine_listing.cpp; consistency_point.cpp writes what they changed; engine_mirror.cpp is what
+// replication and a mirror's read-only mount need.
+//
+// Invariants:
+//   1. An operation changes memory only, inside the gate, under the locks of the inodes it touches, and has had the
+//      blocks promised that its changes need at the next consistency point.
+//   2. No inode lock and no gate is held while a disk or a network is waited for.
+//   3. One consistency point runs at a time, on its own thread. What it publishes is the state at one moment: when it
+//      closed the gate.
+//   4. After a failed write or flush no root is published, and nothing is changed any more.
+//
+// Thread safety: all public functions may be called from any thread. Lock order: LOCKS.md.
+// Ownership: owns caches and threads; device, clock and feed belong to the caller and outlive it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "common/mutex.h"
+#include "fs/engine/block_writer.h"
+#include "fs/engine/generation_gate.h"
+#include "fs/engine/inode.h"
+#include "fs/engine/inode_cache.h"
+#include "fs/engine/lookup_counts.h"
+#include "fs/engine/operation.h"
+#include "fs/engine/pin_table.h"
+#include "fs/engine/space_ledger.h"
+#include "fs/engine/volume.h"
+#include "fs/engine/xattr_set.h"
+#include "fs/storage/block_cache.h"
+#include "fs/tree/free_map.h"
+
+namespace tarnfs {
+
+class Engine final : public Volume {
+ public:
+  Engine(BlockDevice& device, const VolumeOptions& options, const Superblock& superblock, const RootBlock& root);
+  ~Engine() override;
+
+  // Starts the threads of a read-write volume.
+  void start();
+
+  // FileSystem.
+  Result<Attributes> lookup(InodeNumber parent, std::string_view name) override;
+  Result<Attributes> make_node(InodeNumber parent, std::string_view name, const NewNode& node) override;
+  Result<Attributes> make_unnamed(InodeNumber parent, const NewNode& node) override;
+  Result<Attributes> link(InodeNumber inode, InodeNumber parent, std::string_view name) override;
+  Status unlink(InodeNumber parent, std::string_view name) override;
+  Status remove_directory(InodeNumber parent, std::string_view name) override;
+  Status rename(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                RenameMode mode) override;
+  void forget(InodeNumber inode, std::uint64_t count) override;
+  Result<Attributes> attributes(InodeNumber inode) override;
+  Result<Attributes> change_attributes(InodeNumber inode, const AttributeChanges& changes) override;
+  Result<std::string> symlink_target(InodeNumber inode) override;
+  Result<std::string> xattr(InodeNumber inode, std::string_view name) override;
+  Result<std::vector<std::string>> xattr_names(InodeNumber inode) override;
+  Status set_xattr(InodeNumber inode, std::string_view name, std::span<const std::byte> value, XattrMode mode) override;
+  Status remove_xattr(InodeNumber inode, std::string_view name) override;
+  Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) override;
+  Status write(InodeNumber inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
+               WriteOptions options) override;
+  Status fallocate(InodeNumber inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                   FallocateOptions options) override;
+  Result<std::uint64_t> seek(InodeNumber inode, std::uint64_t offset_bytes, SeekKind kind) override;
+  Result<std::uint64_t> copy_range(InodeNumber from, std::uint64_t from_offset_bytes, InodeNumber to,
+                                   std::uint64_t to_offset_bytes, std::uint64_t length_bytes) override;
+  Status list(InodeNumber directory, std::uint64_t cookie,
+              const std::function<bool(const DirectoryEntry&)>& visit) override;
+  Result<Attributes> attributes_with_lookup(InodeNumber inode) override;
+  FileSystemUsage usage() override;
+  bool read_only() const override { return options_.mode != VolumeMode::kReadWrite || stopped_; }
+  Status fsync(InodeNumber inode, bool data_only) override;
+  Result<Cp> consistency_point() override;
+
+  // ReplicationSource.
+  Superblock superblock() const override;
+  RootBlock newest_root() const override;
+  PinnedRoot pin_newest_root() override;
+  PinId pin_root(Cp cp) override;
+  void move_pin(PinId pin, Cp cp) override;
+  void unpin(PinId pin) override;
+  Status walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) override;
+
+  // MirrorTarget.
+  Status adopt(const RootBlock& root) override;
+  Result<bool> in_use(Address address) override;
+
+  // Volume.
+  Status close() override;
+  VolumeStatus status() override;
+  void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) override {
+    view_listener_ = std::move(listener);
+  }
+
+ private:
+  friend class ConsistencyPoint;
+  friend class InodeDirectoryPages;
+
+  enum class Intent {
+    kRead,
+    kChange,        // needs space, waits while too much is dirty
+    kDeletion,      // a change that gives space back: may use the deletion reserve
+    kOptional,      // a change that is left out when there is no space or too much is dirty
+    kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
+  };
+  static bool waits(Intent intent) { return intent == Intent::kChange || intent == Intent::kDeletion; }
+  // Where a page of a file is: in memory, in a block, or (both empty) nowhere: a hole.
+  struct PagePlace {
+    PageRef page;
+    BlockPointer pointer;
+  };
+  // A directory entry that is looked at, with the inode it names.
+  struct NamedInode {
+    InodePtr inode;
+    std::uint32_t type = 0;
+  };
+
+  // What a new inode starts with.
+  struct NodeDraft {
+    InodeRecord record;
+    XattrSet xattrs;
+  };
+
+  // Runs `body(Operation&)` until it needs no more block, with `blocks_max` blocks promised. The heart of the engine;
+  // see operation.h.
+  template <class Body>
+  auto run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>()));
+  Status before_change(Intent intent) TARNFS_EXCLUDES(cp_mutex_);
+  Status load_missing(const BlockPointer& missing, std::uint64_t view, std::vector<PageRef>& held);
+  bool make_space(unsigned attempt);
+  void settle(const Operation& op);
+
+  // Inodes (engine_inodes.cpp).
+  Result<InodePtr> get_inode(Operation& op, InodeNumber number);
+  Result<InodePtr> get_directory(Operation& op, InodeNumber number);
+  void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
+  void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) TARNFS_REQUIRES(inode.mutex);
+  void cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
+  Result<PagePlace> find_page(Operation& op, const Inode& inode, std::uint64_t index)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  Result<PageRef> page_in_memory(Operation& op, const Inode& inode, std::uint64_t index)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
+  Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  std::uint64_t blocks_for_inode() const;
+  std::uint64_t blocks_for_directory_change() const;
+  void touch_changed(Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
+
+  // Names (engine_names.cpp).
+  Result<NamedInode> find_named(Operation& op, const InodePtr& parent, std::string_view name);
+  Result<NodeDraft> draft_node(Operation& op, const Inode& parent, const NewNode& node)
+      TARNFS_REQUIRES_SHARED(parent.mutex);
+  InodePtr make_drafted(Operation& op, const NodeDraft& draft, const NewNode& node, InodeNumber number);
+  void drop_link(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
+  static Status check_removable(const Inode& parent, const Inode& inode, bool directory)
+      TARNFS_REQUIRES(parent.mutex, inode.mutex);
+  Status remove_name(InodeNumber parent, std::string_view name, bool directory);
+  struct RenameParties;
+  Result<RenameParties> find_parties(Operation& op, InodeNumber from, std::string_view from_name, InodeNumber to,
+                                     std::string_view to_name);
+  Status check_rename(Operation& op, const RenameParties& parties, RenameMode mode);
+  Status replace_locked(Operation& op, const RenameParties& parties);
+  Status exchange_locked(Operation& op, const RenameParties& parties);
+  void move_directory(Inode& directory, Inode& from, Inode& to);
+  Result<bool> is_ancestor(Operation& op, InodeNumber ancestor, InodeNumber directory);
+
+  // Data (engine_data.cpp).
+  struct ReadPlan;
+  Result<ReadPlan> plan_read(Operation& op, InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out);
+  Status read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
+  void touch_accessed(InodeNumber number);
+  Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data)
+      TARNFS_REQUIRES(inode.mutex);
+  Status resize(Operation& op, Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
+  Status zero_range(Operation& op, Inode& inode, std::uint64_t first_byte, std::uint64_t end_byte)
+      TARNFS_REQUIRES(inode.mutex);
+  Result<std::uint64_t> next_data_page(Operation& op, const Inode& inode, std::uint64_t from)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  std::uint64_t blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const;
+
+  // Extended attributes (engine_xattrs.cpp).
+  Result<XattrSet> xattrs_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
+  void replace_content(Operation& op, Inode& inode, std::span<const std::byte> content) TARNFS_REQUIRES(inode.mutex);
+  static Status set_acl(XattrSet& set, InodeRecord& record, std::string_view name, std::span<const std::byte> value,
+                        XattrMode mode);
+  std::uint64_t blocks_for_xattrs() const;
+  Status store_xattrs(Operation& op, Inode& inode, const XattrSet& set) TARNFS_REQUIRES(inode.mutex);
+  Status apply_mode_to_acl(Operation& op, Inode& inode, std::uint32_t mode) TARNFS_REQUIRES(inode.mutex);
+  Status inherit_acl(Operation& op, const Inode& parent, const NewNode& node, std::uint32_t& mode, XattrSet& set)
+      TARNFS_REQUIRES_SHARED(parent.mutex);
+  void delete_content(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
+
+  // Orphans: inodes without links that are still held (engine_orphans.cpp).
+  Status reclaim(InodeNumber number, Intent intent = Intent::kDeletion);
+  void reclaim_later(InodeNumber number, const Error& reason);
+  void add_orphan(InodeNumber number);
+  bool is_orphan(InodeNumber number);
+  Status load_orphans();
+  bool shrink_orphans();
+
+  // Consistency points (engine_cp.cpp, consistency_point.cpp).
+  void run_cp_thread();
+  Status take_cp(bool force);
+  Status request_cp(bool force) TARNFS_EXCLUDES(cp_mutex_);
+  void stop(const Error& reason);
+  bool anything_dirty();
+
+  BlockDevice& device_;
+  const VolumeOptions options_;
+  Superblock superblock_;  // a mirror's: changed with the gate closed and under root_mutex_; constant otherwise
+  Clock& clock_;
+  BlockCache cache_;
+  InodeCache inodes_;
+  LookupCounts lookups_;
+  PinTable pins_;
+
+  mutable SharedMutex root_mutex_;
+  RootBlock root_ TARNFS_GUARDED_BY(root_mutex_);  // the newest durable one
+  std::atomic<std::uint64_t> size_blocks_;
+  std::atomic<std::uint64_t> view_{0};  // grows when adopt() changes the root
+
+  GenerationGate gate_;
+  std::uint64_t open_generation_ = 1;  // changed with the gate closed, read inside it
+  std::atomic<std::uint64_t> next_inode_;
+  std::atomic<std::uint64_t> inode_count_;
+  std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
+  std::array<std::atomic<std::int64_t>, 2> promised_blocks_{};  // by generation & 1
+
+  Mutex dirty_mutex_;
+  std::vector<InodePtr> dirty_ TARNFS_GUARDED_BY(dirty_mutex_);
+
+  Mutex orphans_mutex_;
+  std::unordered_set<std::uint64_t> orphans_ TARNFS_GUARDED_BY(orphans_mutex_);
+  bool orphans_changed_ TARNFS_GUARDED_BY(orphans_mutex_) = false;
+  std::vector<InodeNumber> shrinking_ TARNFS_GUARDED_BY(orphans_mutex_);
+
+  std::unique_ptr<SpaceLedger> ledger_;          // read-write only; made before the threads
+  std::unique_ptr<BlockWriter> writer_;          // the consistency point's thread
+  std::unique_ptr<FreeMap> free_map_;            // the consistency point's thread
+  std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread
+
+  Mutex cp_mutex_;
+  Condition cp_changed_;
+  std::uint64_t cp_requested_ TARNFS_GUARDED_BY(cp_mutex_) = 0;  // tickets
+  std::uint64_t cp_served_ TARNFS_GUARDED_BY(cp_mutex_) = 0;
+  bool cp_forced_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  bool cp_wanted_soon_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  bool closing_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  std::string stop_reason_ TARNFS_GUARDED_BY(cp_mutex_);
+  std::atomic<bool> stopped_{false};
+  std::atomic<std::uint64_t> cp_count_{0};
+  std::atomic<std::uint64_t> error_count_{0};
+  std::atomic<std::uint64_t> swap_longest_ns_{0};
+  std::thread cp_thread_;
+
+  std::function<void(const std::vector<InodeNumber>&)> view_listener_;  // set before the first adopt()
+};
+
+template <class Body>
+auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>())) {
+  std::vector<PageRef> held;  // what was loaded for this operation stays in memory until it is done
+  for (unsigned space_attempt = 0;;) {
+    if (intent != Intent::kRead) TARNFS_TRY(before_change(intent));
+    const std::uint64_t view = view_.load();
+    BlockPointer missing;
+    const bool deletion = intent == Intent::kDeletion || intent == Intent::kHousekeeping;
+    if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
+      if (waits(intent) && make_space(space_attempt++)) continue;
+      return Error(ErrorCode::kNoSpace);
+    }
+    {
+      Operation op(gate_, cache_, open_generation_);
+      op.blocks_promised = blocks_max;
+      auto result = body(op);
+      settle(op);
+      if (result.ok() || result.error().code() != ErrorCode::kNeedsBlock) return result;
+      missing = op.missing;
+    }
+    TARNFS_TRY(load_missing(missing, view, held));
+  }
+}
+
+}  // namespace tarnfs

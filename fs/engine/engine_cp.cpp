@@ -1,0 +1,91 @@
+// When consistency points are taken, and who waits for them.
+#include <algorithm>
+#include <chrono>
+
+#include "common/log.h"
+#include "fs/engine/consistency_point.h"
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+
+void Engine::run_cp_thread() {
+  if (const Status status = load_orphans(); !status.ok()) {
+    log_warning(device_.name() + ": the orphan file cannot be read: " + status.error().describe());
+  }
+  const auto interval = std::chrono::milliseconds(options_.cp_interval_ms == 0 ? 1000 * 3600 : options_.cp_interval_ms);
+  auto next_timer = std::chrono::steady_clock::now() + interval;
+  cp_mutex_.lock();
+  while (true) {
+    while (cp_requested_ == cp_served_ && !cp_wanted_soon_ && !closing_) {
+      const auto now = std::chrono::steady_clock::now();
+      if (now >= next_timer) break;
+      cp_changed_.wait_for(cp_mutex_, next_timer - now);
+    }
+    if (closing_) break;
+    const std::uint64_t ticket = cp_requested_;
+    const bool force = std::exchange(cp_forced_, false);
+    cp_wanted_soon_ = false;
+    cp_mutex_.unlock();
+    const bool more_to_cut = shrink_orphans();
+    const Status status = stopped_ ? Status() : take_cp(force);
+    if (!status.ok()) stop(status.error());
+    next_timer = std::chrono::steady_clock::now() + interval;
+    cp_mutex_.lock();
+    cp_served_ = ticket;
+    cp_wanted_soon_ = cp_wanted_soon_ || (more_to_cut && !stopped_);
+    cp_changed_.notify_all();
+  }
+  cp_changed_.notify_all();
+  cp_mutex_.unlock();
+}
+
+Status Engine::take_cp(bool force) {
+  ConsistencyPoint point(*this);
+  if (!point.close_generation(force)) return {};
+  return point.complete();
+}
+
+// Waits for a consistency point that began after the call.
+Status Engine::request_cp(bool force) {
+  MutexLock lock(cp_mutex_);
+  const std::uint64_t ticket = ++cp_requested_;
+  cp_forced_ = cp_forced_ || force;
+  cp_changed_.notify_all();
+  while (cp_served_ < ticket && !closing_) cp_changed_.wait(cp_mutex_);
+  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped: " + stop_reason_);
+  if (cp_served_ < ticket) return Error(ErrorCode::kCanceled, "the volume is being closed");
+  return {};
+}
+
+// After a failed write nothing is known about what is on the disk: no root is published and nothing is changed any
+// more.
+void Engine::stop(const Error& reason) {
+  ++error_count_;
+  log_error(device_.name() + ": the volume is read-only from now on: " + reason.describe() +
+            "; it stays in its last consistent state, unmount it and see to the image");
+  MutexLock lock(cp_mutex_);
+  stop_reason_ = reason.describe();
+  stopped_ = true;
+  cp_changed_.notify_all();
+}
+
+Result<Cp> Engine::consistency_point() {
+  if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
+  TARNFS_TRY(request_cp(false));
+  return Cp{newest_root().cp};
+}
+
+// In this version an fsync takes a consistency point, which every waiter shares.
+Status Engine::fsync(InodeNumber number, bool /*data_only*/) {
+  if (options_.mode != VolumeMode::kReadWrite) return {};
+  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  const auto dirty = run(Intent::kRead, 0, [&](Operation& op) -> Result<bool> {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    ReadLock lock(inode->mutex);
+    return inode->dirty_generation != 0 || inode->frozen != nullptr;
+  });
+  if (!dirty.ok()) return dirty.error();
+  return *dirty ? request_cp(false) : Status();
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,402 @@
+// Operations on the content of files.
+#include <linux/fs.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/checksum.h"
+#include "common/log.h"
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kCopyChunkBytes = 1U << 20;
+constexpr unsigned kReadAttemptsMax = 64;
+constexpr std::int64_t kSecondsPerDay = 86400;
+
+std::uint64_t pages_for(std::uint64_t size_bytes) {
+  return (size_bytes + kBlockSize - 1) / kBlockSize;
+}
+
+bool is_page_aligned(const void* memory) {
+  return reinterpret_cast<std::uintptr_t>(memory) % kBlockSize == 0;
+}
+
+void drop_suid(InodeRecord& record) {
+  record.mode &= ~static_cast<std::uint32_t>(S_ISUID);
+  if ((record.mode & S_IXGRP) != 0) record.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+}
+
+Status check_regular(const InodeRecord& record) {
+  if (S_ISDIR(record.mode)) return Error(ErrorCode::kIsDirectory);
+  if (!S_ISREG(record.mode)) return Error(ErrorCode::kInvalid);
+  return {};
+}
+
+}  // namespace
+
+// What a read found in memory is in `out` already; the rest is in these blocks.
+struct Engine::ReadPlan {
+  struct Block {
+    std::uint64_t page_index = 0;
+    BlockPointer pointer;
+    bool operator==(const Block&) const = default;
+  };
+  std::size_t length_bytes = 0;
+  std::uint64_t view = 0;
+  bool accessed_is_old = false;
+  std::vector<Block> blocks;
+};
+
+Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, std::uint64_t offset_bytes,
+                                           std::span<std::byte> out) {
+  ReadPlan plan;
+  plan.view = view_.load();
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+  ReadLock lock(inode->mutex);
+  if (inode->deleted) return Error(ErrorCode::kStale);
+  const InodeRecord& record = inode->record;
+  TARNFS_TRY(check_regular(record));
+  if (offset_bytes >= record.size_bytes) return plan;
+  plan.length_bytes = std::min<std::uint64_t>(out.size(), record.size_bytes - offset_bytes);
+  const Timestamp now = clock_.now();
+  plan.accessed_is_old = record.atime_seconds <= std::max(record.mtime_seconds, record.ctime_seconds) ||
+                         now.seconds - record.atime_seconds > kSecondsPerDay;
+  const std::uint64_t first = offset_bytes / kBlockSize;
+  const std::uint64_t end = pages_for(offset_bytes + plan.length_bytes);
+  std::vector<BlockPointer> pointers(end - first);
+  if (record.layout != kInodeInlineTarget) TARNFS_TRY(find_pointers(tree_of(record), first, pointers, op));
+  const bool has_changes = !inode->open.pages.empty() || !inode->open.removed.empty() || inode->frozen != nullptr;
+  for (std::uint64_t index = first; index < end; ++index) {
+    PagePlace place{{}, pointers[index - first]};
+    if (has_changes) {
+      TARNFS_ASSIGN(place, find_page(op, *inode, index));
+    }
+    if (!place.page && !place.pointer.is_hole()) {
+      plan.blocks.push_back({index, place.pointer});
+      continue;
+    }
+    const std::uint64_t from = std::max(offset_bytes, index * kBlockSize);
+    const std::uint64_t to = std::min(offset_bytes + plan.length_bytes, (index + 1) * kBlockSize);
+    if (place.page) {
+      std::memcpy(out.data() + (from - offset_bytes), place.page.data() + from % kBlockSize, to - from);
+    } else {
+      std::memset(out.data() + (from - offset_bytes), 0, to - from);
+    }
+  }
+  return plan;
+}
+
+// Reads the plan's blocks, neighbours in one request, and verifies each.
+Status Engine::read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out) {
+  const std::uint64_t size_blocks = size_blocks_.load();
+  const auto direct = [&](const ReadPlan::Block& block) {
+    const std::uint64_t start = block.page_index * kBlockSize;
+    return start >= offset_bytes && start + kBlockSize <= offset_bytes + out.size() &&
+           is_page_aligned(out.data() + (start - offset_bytes));
+  };
+  for (std::size_t i = 0; i < plan.blocks.size();) {
+    const ReadPlan::Block& first = plan.blocks[i];
+    TARNFS_TRY(check_pointer(first.pointer, size_blocks, Cp{~std::uint64_t{0}}));
+    if (!direct(first)) {
+      TARNFS_ASSIGN(const PageRef page, read_block(device_, first.pointer));
+      const std::uint64_t from = std::max(offset_bytes, first.page_index * kBlockSize);
+      const std::uint64_t to = std::min(offset_bytes + plan.length_bytes, (first.page_index + 1) * kBlockSize);
+      std::memcpy(out.data() + (from - offset_bytes), page.data() + from % kBlockSize, to - from);
+      ++i;
+      continue;
+    }
+    std::size_t count = 1;
+    while (i + count < plan.blocks.size() && direct(plan.blocks[i + count]) &&
+           plan.blocks[i + count].page_index == first.page_index + count &&
+           plan.blocks[i + count].pointer.address == first.pointer.address + count) {
+      TARNFS_TRY(check_pointer(plan.blocks[i + count].pointer, size_blocks, Cp{~std::uint64_t{0}}));
+      ++count;
+    }
+    const auto target = out.subspan(first.page_index * kBlockSize - offset_bytes, count * kBlockSize);
+    TARNFS_TRY(device_.read(Address{first.pointer.address}, target));
+    for (std::size_t k = 0; k < count; ++k) {
+      if (checksum_of(target.subspan(k * kBlockSize, kBlockSize)) != plan.blocks[i + k].pointer.checksum) {
+        return Error(ErrorCode::kCorrupt, device_.name() + ": block " + std::to_string(first.pointer.address + k) +
+                                              " has a wrong checksum; run fsck.tarnfs");
+      }
+    }
+    i += count;
+  }
+  return {};
+}
+
+Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out) {
+  std::vector<ReadPlan::Block> failed;
+  for (unsigned attempt = 0;; ++attempt) {
+    TARNFS_ASSIGN(ReadPlan plan,
+                  run(Intent::kRead, 0, [&](Operation& op) { return plan_read(op, number, offset_bytes, out); }));
+    const Status status = plan.blocks.empty() ? Status() : read_blocks(plan, offset_bytes, out);
+    if (status.ok()) {
+      if (plan.accessed_is_old && !read_only()) touch_accessed(number);
+      return plan.length_bytes;
+    }
+    // While we read without locks a block may have been freed and reused: then the pointers have changed. The same
+    // pointers again mean that the block is damaged.
+    const bool same_again = plan.blocks == failed && plan.view == view_.load();
+    if (same_again || status.error().code() != ErrorCode::kCorrupt || attempt >= kReadAttemptsMax) {
+      ++error_count_;
+      log_error("inode " + std::to_string(number.value) + ": " + status.error().describe());
+      return status.error();
+    }
+    failed = std::move(plan.blocks);
+  }
+}
+
+// Access times as relatime has them. A failure to note one is not an error of the read.
+void Engine::touch_accessed(InodeNumber number) {
+  const auto touched = run(Intent::kOptional, blocks_for_inode(), [&](Operation& op) -> Status {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    WriteLock lock(inode->mutex);
+    if (inode->deleted || (inode->record.flags & FS_NOATIME_FL) != 0) return {};
+    begin_change(op, *inode);
+    const Timestamp now = clock_.now();
+    inode->record.atime_seconds = now.seconds;
+    inode->record.atime_nanoseconds = now.nanoseconds;
+    return {};
+  });
+  if (!touched.ok() && touched.error().code() != ErrorCode::kNoSpace && touched.error().code() != ErrorCode::kStale) {
+    log_warning("access time of inode " + std::to_string(number.value) + ": " + touched.error().describe());
+  }
+}
+
+// Puts `data` into pages. The old content of pages that are only partly written is read before anything changes.
+Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data) {
+  const std::uint64_t end_bytes = offset_bytes + data.size();
+  const std::uint64_t first = offset_bytes / kBlockSize;
+  const std::uint64_t last = (end_bytes - 1) / kBlockSize;
+  PageRef first_old;
+  PageRef last_old;
+  if (offset_bytes % kBlockSize != 0 || end_bytes < (first + 1) * kBlockSize) {
+    TARNFS_ASSIGN(first_old, page_in_memory(op, inode, first));
+  }
+  if (last != first && end_bytes % kBlockSize != 0) {
+    TARNFS_ASSIGN(last_old, page_in_memory(op, inode, last));
+  }
+  begin_change(op, inode);
+  for (std::uint64_t index = first; index <= last; ++index) {
+    const std::uint64_t from = std::max(offset_bytes, index * kBlockSize);
+    const std::uint64_t to = std::min(end_bytes, (index + 1) * kBlockSize);
+    const auto part = data.subspan(from - offset_bytes, to - from);
+    if (part.size() == kBlockSize) {
+      put_page(op, inode, index, PageRef::copy_of(part));
+      continue;
+    }
+    // The open generation's own page is changed in place, unless somebody reads it just now.
+    PageRef page = std::exchange(index == first ? first_old : last_old, PageRef());
+    if (PageRef* const open = inode.open.pages.find(index)) {
+      page = PageRef();
+      open->make_unique();
+      std::memcpy(open->mutable_bytes().data() + from % kBlockSize, part.data(), part.size());
+      continue;
+    }
+    page.make_unique();
+    std::memcpy(page.mutable_bytes().data() + from % kBlockSize, part.data(), part.size());
+    put_page(op, inode, index, std::move(page));
+  }
+  return {};
+}
+
+Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<const std::byte> data,
+                     WriteOptions options) {
+  if (data.empty()) return {};
+  if (offset_bytes > kFileSizeMaxBytes || data.size() > kFileSizeMaxBytes - offset_bytes) {
+    return Error(ErrorCode::kFileTooBig);
+  }
+  const std::uint64_t first = offset_bytes / kBlockSize;
+  const std::uint64_t blocks =
+      blocks_for_pages(first, pages_for(offset_bytes + data.size()) - first) + blocks_for_inode();
+  return run(Intent::kChange, blocks, [&](Operation& op) -> Status {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    WriteLock lock(inode->mutex);
+    if (inode->deleted) return Error(ErrorCode::kStale);
+    TARNFS_TRY(check_regular(inode->record));
+    if ((inode->record.flags & FS_IMMUTABLE_FL) != 0 && !options.from_page_cache)
+      return Error(ErrorCode::kNotPermitted);
+    TARNFS_TRY(write_pages(op, *inode, offset_bytes, data));
+    inode->record.size_bytes = std::max(inode->record.size_bytes, offset_bytes + data.size());
+    if (options.clear_suid) drop_suid(inode->record);
+    if (!options.from_page_cache) touch_changed(*inode, true);
+    return {};
+  });
+}
+
+// Makes the bytes [first_byte, end_byte) zero: whole pages become holes.
+Status Engine::zero_range(Operation& op, Inode& inode, std::uint64_t first_byte, std::uint64_t end_byte) {
+  if (first_byte >= end_byte) return {};
+  struct Edge {
+    std::uint64_t index;
+    std::uint64_t from;
+    std::uint64_t to;
+    PageRef page;
+  };
+  std::vector<Edge> edges;
+  const auto add_edge = [&](std::uint64_t index, std::uint64_t from, std::uint64_t to) -> Status {
+    TARNFS_ASSIGN(PagePlace place, find_page(op, inode, index));
+    if (!place.page && place.pointer.is_hole()) return {};
+    TARNFS_ASSIGN(PageRef page, page_in_memory(op, inode, index));
+    edges.push_back({index, from, to, std::move(page)});
+    return {};
+  };
+  const std::uint64_t first_whole = pages_for(first_byte);
+  const std::uint64_t end_whole = end_byte == kEndOfFile ? kEndOfFile : end_byte / kBlockSize;
+  if (first_whole > end_whole) {
+    TARNFS_TRY(add_edge(end_whole, first_byte % kBlockSize, end_byte % kBlockSize));
+  } else {
+    if (first_byte % kBlockSize != 0)
+      TARNFS_TRY(add_edge(first_byte / kBlockSize, first_byte % kBlockSize, kBlockSize));
+    if (end_byte != kEndOfFile && end_byte % kBlockSize != 0) TARNFS_TRY(add_edge(end_whole, 0, end_byte % kBlockSize));
+  }
+  begin_change(op, inode);
+  if (first_whole < end_whole) cut_pages(op, inode, first_whole, end_whole);
+  for (Edge& edge : edges) {
+    edge.page.make_unique();
+    std::memset(edge.page.mutable_bytes().data() + edge.from, 0, edge.to - edge.from);
+    put_page(op, inode, edge.index, std::move(edge.page));
+  }
+  return {};
+}
+
+Status Engine::resize(Operation& op, Inode& inode, std::uint64_t size_bytes) {
+  TARNFS_TRY(check_regular(inode.record));
+  if (size_bytes > kFileSizeMaxBytes) return Error(ErrorCode::kFileTooBig);
+  if (size_bytes < inode.record.size_bytes) TARNFS_TRY(zero_range(op, inode, size_bytes, kEndOfFile));
+  begin_change(op, inode);
+  inode.record.size_bytes = size_bytes;
+  return {};
+}
+
+Result<Attributes> Engine::change_attributes(InodeNumber number, const AttributeChanges& changes) {
+  const Intent intent = changes.size_bytes == std::uint64_t{0} ? Intent::kDeletion : Intent::kChange;
+  const std::uint64_t blocks =
+      3 * blocks_for_inode() + blocks_for_pages(1, 1) + (changes.mode ? blocks_for_xattrs() : 0);
+  return run(intent, blocks, [&](Operation& op) -> Result<Attributes> {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    WriteLock lock(inode->mutex);
+    if (inode->deleted) return Error(ErrorCode::kStale);
+    InodeRecord& record = inode->record;
+    if ((record.flags & FS_IMMUTABLE_FL) != 0 && !changes.flags) return Error(ErrorCode::kNotPermitted);
+    if (changes.size_bytes) {
+      if ((record.flags & FS_APPEND_FL) != 0) return Error(ErrorCode::kNotPermitted);
+      TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
+    }
+    if (changes.mode) TARNFS_TRY(apply_mode_to_acl(op, *inode, *changes.mode));
+    begin_change(op, *inode);
+    touch_changed(*inode, changes.size_bytes.has_value());
+    if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
+    if (changes.uid) record.uid = *changes.uid;
+    if (changes.gid) record.gid = *changes.gid;
+    if (changes.clear_suid) drop_suid(record);
+    if (changes.flags) record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
+    if (changes.accessed) {
+      record.atime_seconds = changes.accessed->seconds;
+      record.atime_nanoseconds = changes.accessed->nanoseconds;
+    }
+    if (changes.modified) {
+      record.mtime_seconds = changes.modified->seconds;
+      record.mtime_nanoseconds = changes.modified->nanoseconds;
+    }
+    if (changes.changed) {
+      record.ctime_seconds = changes.changed->seconds;
+      record.ctime_nanoseconds = changes.changed->nanoseconds;
+    }
+    return attributes_of(*inode);
+  });
+}
+
+Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                         FallocateOptions options) {
+  if (length_bytes == 0 || (options.punch_hole && !options.keep_size)) return Error(ErrorCode::kInvalid);
+  if (offset_bytes > kFileSizeMaxBytes || length_bytes > kFileSizeMaxBytes - offset_bytes) {
+    return Error(ErrorCode::kFileTooBig);
+  }
+  const std::uint64_t end_bytes = offset_bytes + length_bytes;
+  const bool zeroes = options.punch_hole || options.zero_range;
+  // Every change goes to a new block, so space can be found missing here but not be set aside for later writes.
+  if (!zeroes && ledger_ != nullptr && pages_for(length_bytes) > ledger_->available_to_users_blocks()) {
+    return Error(ErrorCode::kNoSpace);
+  }
+  const std::uint64_t blocks = 2 * blocks_for_pages(1, 1) + blocks_for_inode();
+  return run(options.punch_hole ? Intent::kDeletion : Intent::kChange, blocks, [&](Operation& op) -> Status {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    WriteLock lock(inode->mutex);
+    if (inode->deleted) return Error(ErrorCode::kStale);
+    TARNFS_TRY(check_regular(inode->record));
+    if ((inode->record.flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
+    if (zeroes) TARNFS_TRY(zero_range(op, *inode, offset_bytes, end_bytes));
+    begin_change(op, *inode);
+    if (!options.keep_size) inode->record.size_bytes = std::max(inode->record.size_bytes, end_bytes);
+    touch_changed(*inode, true);
+    return {};
+  });
+}
+
+Result<std::uint64_t> Engine::seek(InodeNumber number, std::uint64_t offset_bytes, SeekKind kind) {
+  return run(Intent::kRead, 0, [&](Operation& op) -> Result<std::uint64_t> {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    ReadLock lock(inode->mutex);
+    TARNFS_TRY(check_regular(inode->record));
+    const std::uint64_t size_bytes = inode->record.size_bytes;
+    if (offset_bytes >= size_bytes) return Error(ErrorCode::kNoData);
+    const std::uint64_t end = pages_for(size_bytes);
+    for (std::uint64_t index = offset_bytes / kBlockSize; index < end;) {
+      TARNFS_ASSIGN(const std::uint64_t data, next_data_page(op, *inode, index));
+      if (kind == SeekKind::kData) {
+        if (data >= end) return Error(ErrorCode::kNoData);
+        return std::max(offset_bytes, data * kBlockSize);
+      }
+      if (data != index) return std::max(offset_bytes, index * kBlockSize);
+      ++index;
+    }
+    return size_bytes;
+  });
+}
+
+// The smallest page index at or above `from` that is not a hole, or kEndOfFile.
+Result<std::uint64_t> Engine::next_data_page(Operation& op, const Inode& inode, std::uint64_t from) {
+  std::uint64_t nearest = inode.open.pages.next(from).value_or(kEndOfFile);
+  const InodeDelta* const frozen = inode.frozen != nullptr ? &inode.frozen->delta : nullptr;
+  if (frozen != nullptr) {
+    auto page = frozen->pages.next(from);
+    while (page && inode.open.removed.contains(*page))
+      page = frozen->pages.next(inode.open.removed.next_outside(*page));
+    nearest = std::min(nearest, page.value_or(kEndOfFile));
+  }
+  const TreeRoot tree = tree_of(inode.record);
+  for (std::uint64_t index = from; index < nearest;) {
+    TARNFS_ASSIGN(const auto block, next_data_block(tree, index, op));
+    if (!block || *block >= nearest) break;
+    index = inode.open.removed.next_outside(*block);
+    if (frozen != nullptr && index == *block) index = frozen->removed.next_outside(index);
+    if (index == *block) return index;
+  }
+  return nearest;
+}
+
+Result<std::uint64_t> Engine::copy_range(InodeNumber from, std::uint64_t from_offset_bytes, InodeNumber to,
+                                         std::uint64_t to_offset_bytes, std::uint64_t length_bytes) {
+  std::vector<std::byte> buffer(std::min(length_bytes, kCopyChunkBytes));
+  std::uint64_t copied = 0;
+  while (copied < length_bytes) {
+    const auto chunk = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), length_bytes - copied));
+    auto count = read(from, from_offset_bytes + copied, chunk);
+    Status status = count.ok() ? Status() : count.error();
+    if (status.ok() && *count == 0) break;
+    if (status.ok()) status = write(to, to_offset_bytes + copied, chunk.first(*count), WriteOptions{});
+    if (!status.ok()) {
+      if (copied > 0) break;  // as write(2): what was done is told, the error comes with the next call
+      return status.error();
+    }
+    copied += *count;
+  }
+  return copied;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,165 @@
+// Inodes in memory: loading them, and changing what they hold.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+
+Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
+  if (InodePtr cached = inodes_.find(number)) return cached;
+  const RootBlock root = newest_root();
+  if (root.cp == 0) {
+    if (number != kRootDirectory) return Error(ErrorCode::kStale);
+    InodeRecord record;  // a mirror that has no state yet shows an empty directory
+    record.number = kRootDirectory.value;
+    record.parent = kRootDirectory.value;
+    record.mode = S_IFDIR | 0555;
+    record.link_count = 2;
+    return inodes_.insert(std::make_shared<Inode>(record));
+  }
+  TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(tree_of(root.inode_file), number.value / kInodesPerBlock, op));
+  if (pointer.is_hole()) return Error(ErrorCode::kStale);
+  TARNFS_ASSIGN(const PageRef page, op.get(pointer));
+  InodeRecord record;
+  std::memcpy(static_cast<void*>(&record), page.data() + number.value % kInodesPerBlock * sizeof record, sizeof record);
+  if (record.mode == 0) return Error(ErrorCode::kStale);
+  if (record.number != number.value || record.height > kTreeHeightMax || record.layout > kInodeInlineTarget) {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) + " is damaged");
+  }
+  return inodes_.insert(std::make_shared<Inode>(record));
+}
+
+Result<InodePtr> Engine::get_directory(Operation& op, InodeNumber number) {
+  TARNFS_ASSIGN(InodePtr inode, get_inode(op, number));
+  ReadLock lock(inode->mutex);
+  if (inode->deleted) return Error(ErrorCode::kStale);
+  if (!S_ISDIR(inode->record.mode)) return Error(ErrorCode::kNotDirectory);
+  return inode;
+}
+
+// The inode's block, the nodes above it, and the directory or attribute pages are charged apart.
+std::uint64_t Engine::blocks_for_inode() const {
+  return 2U + height_for(next_inode_.load(std::memory_order_relaxed) / kInodesPerBlock + 1);
+}
+
+void Engine::begin_change(Operation& op, Inode& inode) {
+  if (inode.dirty_generation == op.generation) return;
+  if (inode.dirty_generation != 0) inode.freeze();
+  inode.dirty_generation = op.generation;
+  op.charge(blocks_for_inode());
+  ++op.dirty_pages_added;  // about what a changed inode takes in memory until it is written
+  MutexLock lock(dirty_mutex_);
+  dirty_.push_back(inode.shared_from_this());
+}
+
+void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) {
+  const std::uint64_t group = index & ~(kPointersPerNode - 1);
+  const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
+  if (!inode.open.pages.put(index, std::move(page))) return;
+  ++op.dirty_pages_added;
+  const unsigned nodes = std::max(inode.record.height, height_for(index + 1)) + 1U;
+  op.charge(1 + (first_in_group ? nodes : 0));
+}
+
+void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) {
+  op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
+  inode.open.removed.add(first, end);
+}
+
+std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const {
+  const std::uint64_t groups = count / kPointersPerNode + 2;
+  return count + groups * (kTreeHeightMax + 2U) + (first_page > 0 ? 1 : 0);
+}
+
+Result<Engine::PagePlace> Engine::find_page(Operation& op, const Inode& inode, std::uint64_t index) {
+  if (const PageRef* page = inode.open.pages.find(index)) return PagePlace{*page, {}};
+  if (inode.open.removed.contains(index)) return PagePlace{};
+  if (inode.frozen != nullptr) {
+    if (const PageRef* page = inode.frozen->delta.pages.find(index)) return PagePlace{*page, {}};
+    if (inode.frozen->delta.removed.contains(index)) return PagePlace{};
+  }
+  if (inode.record.layout == kInodeInlineTarget) return PagePlace{};
+  TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(tree_of(inode.record), index, op));
+  return PagePlace{{}, pointer};
+}
+
+Result<PageRef> Engine::page_in_memory(Operation& op, const Inode& inode, std::uint64_t index) {
+  TARNFS_ASSIGN(PagePlace place, find_page(op, inode, index));
+  if (place.page) return std::move(place.page);
+  if (place.pointer.is_hole()) return PageRef::zeroed();
+  return op.get(place.pointer);
+}
+
+Result<std::string> Engine::content_of(Operation& op, const Inode& inode) {
+  constexpr std::uint64_t kContentMaxBytes = 64U << 20;  // the orphan file is the largest
+  const std::uint64_t size_bytes = inode.record.size_bytes;
+  if (size_bytes > kContentMaxBytes)
+    return Error(ErrorCode::kCorrupt, device_.name() + ": an inode's content is too long");
+  std::string content;
+  content.reserve(size_bytes);
+  for (std::uint64_t done = 0; done < size_bytes; done += kBlockSize) {
+    TARNFS_ASSIGN(const PageRef page, page_in_memory(op, inode, done / kBlockSize));
+    const std::size_t count = std::min<std::uint64_t>(kBlockSize, size_bytes - done);
+    content.append(reinterpret_cast<const char*>(page.data()), count);
+  }
+  return content;
+}
+
+Attributes Engine::attributes_of(const Inode& inode) const {
+  const InodeRecord& record = inode.record;
+  Attributes attributes;
+  attributes.inode = inode.number;
+  attributes.mode = record.mode;
+  attributes.link_count = record.link_count;
+  attributes.uid = record.uid;
+  attributes.gid = record.gid;
+  attributes.device_major = record.device >> 20;
+  attributes.device_minor = record.device & 0xfffff;
+  attributes.flags = record.flags;
+  attributes.size_bytes = record.size_bytes;
+  attributes.accessed = {record.atime_seconds, record.atime_nanoseconds};
+  attributes.modified = {record.mtime_seconds, record.mtime_nanoseconds};
+  attributes.changed = {record.ctime_seconds, record.ctime_nanoseconds};
+  attributes.born = {record.btime_seconds, record.btime_nanoseconds};
+  // What is dirty may replace blocks or add to them: never more than the file can have, never fewer than it has.
+  const bool emptied = inode.open.removed.contains(0) && inode.open.removed.next_outside(0) == kEndOfFile;
+  const std::uint64_t written = emptied || record.layout == kInodeInlineTarget ? 0 : record.block_count;
+  std::uint64_t dirty = inode.open.pages.size();
+  if (inode.frozen != nullptr && !emptied) dirty += inode.frozen->delta.pages.size();
+  const std::uint64_t pages = (record.size_bytes + kBlockSize - 1) / kBlockSize;
+  attributes.block_count = std::min(written + dirty, std::max(written, pages + pages / kPointersPerNode));
+  return attributes;
+}
+
+void Engine::touch_changed(Inode& inode, bool modified) {
+  const Timestamp now = clock_.now();
+  inode.record.ctime_seconds = now.seconds;
+  inode.record.ctime_nanoseconds = now.nanoseconds;
+  if (!modified) return;
+  inode.record.mtime_seconds = now.seconds;
+  inode.record.mtime_nanoseconds = now.nanoseconds;
+}
+
+Result<Attributes> Engine::attributes(InodeNumber number) {
+  return run(Intent::kRead, 0, [&](Operation& op) -> Result<Attributes> {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    ReadLock lock(inode->mutex);
+    if (inode->deleted) return Error(ErrorCode::kStale);
+    return attributes_of(*inode);
+  });
+}
+
+Result<Attributes> Engine::attributes_with_lookup(InodeNumber number) {
+  return run(Intent::kRead, 0, [&](Operation& op) -> Result<Attributes> {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    ReadLock lock(inode->mutex);
+    if (inode->deleted || inode->record.link_count == 0) return Error(ErrorCode::kStale);
+    lookups_.add(number);
+    return attributes_of(*inode);
+  });
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,116 @@
+// What replication asks of a volume: roots, pins and changed blocks on the primary, the moving view on the mirror.
+#include <algorithm>
+#include <cstring>
+
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+namespace {
+
+// Reads past the cache: a walk over a whole volume must not push out what is in use. Nodes are read once each.
+class DeviceSource final : public BlockSource {
+ public:
+  explicit DeviceSource(BlockDevice& device) : device_(device) {}
+  Result<PageRef> get(const BlockPointer& pointer) override {
+    if (pointer == last_pointer_ && last_page_) return last_page_;
+    TARNFS_ASSIGN(last_page_, read_block(device_, pointer));
+    last_pointer_ = pointer;
+    return last_page_;
+  }
+
+ private:
+  BlockDevice& device_;
+  BlockPointer last_pointer_;  // a visitor asks for a node right before its children are looked at
+  PageRef last_page_;
+};
+
+}  // namespace
+
+PinnedRoot Engine::pin_newest_root() {
+  // Under the lock, so that no newer root is installed between the two: release_held() comes after install's.
+  ReadLock lock(root_mutex_);
+  return PinnedRoot{root_, pins_.add(Cp{root_.cp})};
+}
+
+PinId Engine::pin_root(Cp cp) {
+  return pins_.add(cp);
+}
+
+void Engine::move_pin(PinId pin, Cp cp) {
+  pins_.move(pin, cp);
+}
+
+void Engine::unpin(PinId pin) {
+  pins_.remove(pin);
+}
+
+Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) {
+  DeviceSource source(device_);
+  const auto visit_block = [&](const TreeVisit& block) -> Status {
+    TARNFS_TRY(check_pointer(block.pointer, root.size_blocks, Cp{root.cp}));
+    TARNFS_ASSIGN(const PageRef page, source.get(block.pointer));
+    return visit({Address{block.pointer.address}, block.pointer.checksum, page});
+  };
+  const auto visit_inode_block = [&](const TreeVisit& block) -> Status {
+    TARNFS_TRY(visit_block(block));
+    if (block.level != 0) return {};
+    TARNFS_ASSIGN(const PageRef page, source.get(block.pointer));
+    for (std::size_t slot = 0; slot < kInodesPerBlock; ++slot) {
+      InodeRecord record;
+      std::memcpy(static_cast<void*>(&record), page.data() + slot * sizeof record, sizeof record);
+      if (record.mode == 0 || record.layout == kInodeInlineTarget) continue;
+      TARNFS_TRY(visit_tree(tree_of(record), since, source, visit_block));
+    }
+    return {};
+  };
+  TARNFS_TRY(visit_tree(tree_of(root.inode_file), since, source, visit_inode_block));
+  return visit_tree(tree_of(root.free_map), since, source, visit_block);
+}
+
+// The inodes whose records stand in blocks of the inode file that the new root does not share with the old one.
+Status Engine::adopt(const RootBlock& root) {
+  TARNFS_ASSERT(options_.mode == VolumeMode::kMirror);
+  const RootBlock old = newest_root();
+  TARNFS_ASSIGN(const Superblock superblock, read_superblock(device_));
+  std::vector<InodeNumber> changed{kRootDirectory};
+  if (view_listener_ && old.cp != 0) {
+    const auto note = [&](const TreeVisit& block) -> Status {
+      if (block.level != 0) return {};
+      for (std::size_t slot = 0; slot < kInodesPerBlock; ++slot) {
+        changed.push_back(InodeNumber{block.index * kInodesPerBlock + slot});
+      }
+      return {};
+    };
+    DeviceSource source(device_);
+    TARNFS_TRY(visit_tree(tree_of(root.inode_file), Cp{old.cp}, source, note));
+  }
+  gate_.close();
+  {
+    WriteLock lock(root_mutex_);
+    root_ = root;
+    superblock_ = superblock;
+    size_blocks_ = root.size_blocks;
+  }
+  inodes_.clear();
+  view_.fetch_add(1);
+  gate_.open();
+  if (view_listener_) view_listener_(changed);
+  return {};
+}
+
+Result<bool> Engine::in_use(Address address) {
+  const RootBlock root = newest_root();
+  if (root.cp == 0 || !is_data_address(address, root.size_blocks)) return false;
+  class CachedSource final : public BlockSource {
+   public:
+    explicit CachedSource(BlockCache& cache) : cache_(cache) {}
+    Result<PageRef> get(const BlockPointer& pointer) override { return cache_.load(pointer); }
+
+   private:
+    BlockCache& cache_;
+  };
+  CachedSource source(cache_);
+  return is_block_used(tree_of(root.free_map), address, source);
+}
+
+}  // namespace tarnfs

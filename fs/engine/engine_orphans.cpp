@@ -1,0 +1,131 @@
+// Orphans: inodes without links, from the moment when the last name goes to the moment when their blocks are freed.
+//
+// An orphan that somebody holds stays whole. When nobody does, it is deleted with the next consistency point; a large
+// one is cut down by a part with each, so that none takes long. The orphan file keeps the list over a crash.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "common/log.h"
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kBlocksDeletedAtOnceMax = 65536;
+constexpr std::uint64_t kPagesCutAtOnceMin = 65536;
+
+}  // namespace
+
+void Engine::add_orphan(InodeNumber number) {
+  MutexLock lock(orphans_mutex_);
+  orphans_.insert(number.value);
+  orphans_changed_ = true;
+}
+
+bool Engine::is_orphan(InodeNumber number) {
+  MutexLock lock(orphans_mutex_);
+  return orphans_.contains(number.value);
+}
+
+// Lets an inode's slot, blocks and attributes go with the next consistency point.
+void Engine::delete_content(Operation& op, Inode& inode) {
+  begin_change(op, inode);
+  inode.deleted = true;
+  cut_pages(op, inode, 0, kEndOfFile);
+}
+
+// Frees an inode without links that nobody holds any more.
+Status Engine::reclaim(InodeNumber number, Intent intent) {
+  return run(intent, 2 * blocks_for_inode(), [&](Operation& op) -> Status {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    InodePtr attributes;
+    WriteLock lock(inode->mutex);
+    if (inode->deleted || inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
+    if (inode->record.block_count > kBlocksDeletedAtOnceMax) {
+      MutexLock orphans_lock(orphans_mutex_);
+      shrinking_.push_back(number);
+      return {};
+    }
+    if (inode->record.xattr_inode != 0) {
+      TARNFS_ASSIGN(attributes, get_inode(op, InodeNumber{inode->record.xattr_inode}));
+    }
+    delete_content(op, *inode);
+    if (attributes != nullptr) {
+      WriteLock attributes_lock(attributes->mutex);
+      delete_content(op, *attributes);
+    }
+    inode_count_.fetch_sub(1);
+    MutexLock orphans_lock(orphans_mutex_);
+    orphans_.erase(number.value);
+    orphans_changed_ = true;
+    return {};
+  });
+}
+
+// Space may come with the next consistency point; anything else is for fsck.
+void Engine::reclaim_later(InodeNumber number, const Error& reason) {
+  if (reason.code() == ErrorCode::kNoSpace || reason.code() == ErrorCode::kReadOnly) {
+    MutexLock lock(orphans_mutex_);
+    shrinking_.push_back(number);
+    return;
+  }
+  log_warning("orphan " + std::to_string(number.value) + " stays: " + reason.describe());
+}
+
+// Cuts a part off every large orphan. Called before a consistency point, on its thread. Returns whether there is more
+// to cut with the next one.
+bool Engine::shrink_orphans() {
+  bool more = false;
+  std::vector<InodeNumber> shrinking;
+  {
+    MutexLock lock(orphans_mutex_);
+    shrinking.swap(shrinking_);
+  }
+  for (const InodeNumber number : shrinking) {
+    const Status cut = run(Intent::kHousekeeping, blocks_for_inode(), [&](Operation& op) -> Status {
+      TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+      WriteLock lock(inode->mutex);
+      const std::uint64_t pages = (inode->record.size_bytes + kBlockSize - 1) / kBlockSize;
+      const std::uint64_t step = std::max(kPagesCutAtOnceMin, pages / 64);
+      begin_change(op, *inode);
+      inode->record.size_bytes = (pages > step ? pages - step : 0) * kBlockSize;
+      cut_pages(op, *inode, inode->record.size_bytes / kBlockSize, kEndOfFile);
+      return {};
+    });
+    const Status status = cut.ok() ? reclaim(number, Intent::kHousekeeping) : cut;  // small enough now, or once more
+    if (!status.ok()) reclaim_later(number, status.error());
+    more = more || (status.ok() && is_orphan(number));
+  }
+  return more;
+}
+
+// Deletes what a crash or an unmount left in the orphan file.
+Status Engine::load_orphans() {
+  auto content = run(Intent::kRead, 0, [&](Operation& op) -> Result<std::string> {
+    auto file = get_inode(op, kOrphanFile);
+    if (!file.ok() && file.error().code() == ErrorCode::kStale) return std::string();
+    if (!file.ok()) return file.error();
+    ReadLock lock((*file)->mutex);
+    return content_of(op, **file);
+  });
+  if (!content.ok()) return content.error();
+  for (std::size_t done = 0; done + sizeof(std::uint64_t) <= content->size(); done += sizeof(std::uint64_t)) {
+    InodeNumber number;
+    std::memcpy(&number.value, content->data() + done, sizeof number.value);
+    add_orphan(number);
+    const Status status = reclaim(number, Intent::kHousekeeping);
+    if (!status.ok()) reclaim_later(number, status.error());
+  }
+  return {};
+}
+
+void Engine::forget(InodeNumber number, std::uint64_t count) {
+  if (!lookups_.subtract(number, count) || !is_orphan(number)) return;
+  const Status status = reclaim(number);
+  if (!status.ok()) log_warning("orphan " + std::to_string(number.value) + " stays: " + status.error().describe());
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,50 @@
+// Operations pass in their generation; a consistency point closes the gate for the moment in which it opens the next.
+//
+// Invariants:
+//   1. Between enter() and leave() the open generation does not change.
+//   2. Nobody waits for a disk or a network between enter() and leave().
+//
+// Thread safety: any thread; a thread that is inside must not enter again.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <shared_mutex>
+
+namespace tarnfs {
+
+class GenerationGate {
+ public:
+  // Returns the lane to leave by.
+  std::size_t enter() {
+    const std::size_t lane = lane_of_this_thread();
+    lanes_[lane].mutex.lock_shared();
+    return lane;
+  }
+  void leave(std::size_t lane) { lanes_[lane].mutex.unlock_shared(); }
+
+  // Waits until nobody is inside and keeps everybody out.
+  void close() {
+    for (Lane& lane : lanes_) lane.mutex.lock();
+  }
+  void open() {
+    for (Lane& lane : lanes_) lane.mutex.unlock();
+  }
+
+ private:
+  static constexpr std::size_t kLanes = 16;
+  struct alignas(64) Lane {
+    std::shared_mutex mutex;
+  };
+
+  static std::size_t lane_of_this_thread() {
+    static std::atomic<std::size_t> next{0};
+    thread_local const std::size_t lane = next.fetch_add(1, std::memory_order_relaxed) % kLanes;
+    return lane;
+  }
+
+  std::array<Lane, kLanes> lanes_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,70 @@
+// An inode in memory: its record, and what the open generation has changed on top of its written tree.
+//
+// Purpose: operations change inodes here and answer; a consistency point takes the changes of one generation away
+// (freezes them) and writes them, while the next generation goes on.
+//
+// Invariants:
+//   1. The tree fields of `record` (pointers, height, block_count) are those of the newest durable root: only the end
+//   of
+//      a consistency point changes them. An inline symlink's pointers never change.
+//   2. A page's content is, in this order: open.pages, a hole if in open.removed, frozen.pages, a hole if in
+//      frozen.removed, the tree.
+//   3. Bytes of the last page beyond size_bytes are zero.
+//   4. dirty_generation != 0: the inode is in the engine's list of dirty inodes, whose reference keeps it in memory. As
+//      long as `frozen` is set the running consistency point does.
+//
+// Thread safety: `mutex` guards all but `number`. A FrozenInode's fields are written before the consistency point's
+// thread takes it and by that thread alone from then on, but its delta and record never change after the freeze.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "common/format.h"
+#include "common/mutex.h"
+#include "fs/tree/block_tree.h"
+#include "fs/tree/page_map.h"
+#include "fs/tree/range_set.h"
+
+namespace tarnfs {
+
+// What one generation changed in a file: `removed` is cut out first, then `pages` are put in.
+struct InodeDelta {
+  RangeSet removed;
+  PageMap pages;
+};
+
+struct FrozenInode {
+  InodeRecord record;
+  InodeDelta delta;
+  bool deleted = false;   // frees the slot and every block
+  TreeRoot written_tree;  // the consistency point's result
+};
+
+class Inode : public std::enable_shared_from_this<Inode> {
+ public:
+  explicit Inode(const InodeRecord& initial) : number{initial.number}, record(initial) {}
+
+  const InodeNumber number;
+  SharedMutex mutex;
+  InodeRecord record TARNFS_GUARDED_BY(mutex);
+  InodeDelta open TARNFS_GUARDED_BY(mutex);
+  std::shared_ptr<FrozenInode> frozen TARNFS_GUARDED_BY(mutex);
+  std::uint64_t dirty_generation TARNFS_GUARDED_BY(mutex) = 0;
+  bool deleted TARNFS_GUARDED_BY(mutex) = false;
+
+  // Takes the open changes away for the consistency point of their generation.
+  void freeze() TARNFS_REQUIRES(mutex) {
+    TARNFS_ASSERT(frozen == nullptr && dirty_generation != 0);
+    frozen = std::make_shared<FrozenInode>();
+    frozen->record = record;
+    frozen->delta = std::move(open);
+    frozen->deleted = deleted;
+    open = InodeDelta();
+    dirty_generation = 0;
+  }
+};
+
+using InodePtr = std::shared_ptr<Inode>;
+
+}  // namespace tarnfs

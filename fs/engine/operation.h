@@ -1,0 +1,54 @@
+// One run of an operation: inside the gate, with the space it was promised.
+//
+// Purpose: an operation answers from memory alone. When it needs a block that is not there it says which one in
+// `missing` and fails with kNeedsBlock; the engine leaves the gate, loads the block and runs the operation again. So an
+// operation reads all that it needs before it changes anything.
+//
+// Invariants:
+//   1. It exists only between entering and leaving the gate: its generation stays the open one.
+//   2. blocks_used never exceeds blocks_promised.
+//
+// Thread safety: belongs to one thread.
+#pragma once
+
+#include <cstdint>
+
+#include "fs/engine/generation_gate.h"
+#include "fs/storage/block_cache.h"
+#include "fs/tree/block_tree.h"
+
+namespace tarnfs {
+
+class Operation final : public BlockSource {
+ public:
+  Operation(GenerationGate& gate, BlockCache& cache, const std::uint64_t& open_generation)
+      : gate_(gate), cache_(cache), lane_(gate.enter()), generation(open_generation) {}
+  ~Operation() override { gate_.leave(lane_); }
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+  // Memory only.
+  Result<PageRef> get(const BlockPointer& pointer) override {
+    if (PageRef page = cache_.find(pointer)) return page;
+    missing = pointer;
+    return Error(ErrorCode::kNeedsBlock);
+  }
+  void charge(std::uint64_t blocks) {
+    blocks_used += blocks;
+    TARNFS_ASSERT(blocks_used <= blocks_promised);
+  }
+
+ private:
+  GenerationGate& gate_;
+  BlockCache& cache_;
+  const std::size_t lane_;
+
+ public:
+  const std::uint64_t generation;
+  BlockPointer missing;
+  std::uint64_t blocks_promised = 0;
+  std::uint64_t blocks_used = 0;
+  std::int64_t dirty_pages_added = 0;
+};
+
+}  // namespace tarnfs

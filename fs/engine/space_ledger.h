@@ -1,0 +1,52 @@
+// Promises of free blocks: an operation that needs blocks at the next consistency point gets them promised first, so
+// that running out of space is told before anything is done.
+//
+// Invariants:
+//   1. available + promised of all generations + promised of running operations = blocks that may be given out.
+//   2. Ordinary operations leave `deletion_reserve` + `cp_reserve` alone, deletions leave `cp_reserve`, so that deletes
+//      and consistency points work on a full volume.
+//
+// Thread safety: any thread.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace tarnfs {
+
+class SpaceLedger {
+ public:
+  SpaceLedger(std::uint64_t allocatable_blocks, std::uint64_t cp_reserve_blocks, std::uint64_t deletion_reserve_blocks)
+      : cp_reserve_(static_cast<std::int64_t>(cp_reserve_blocks)),
+        deletion_reserve_(static_cast<std::int64_t>(deletion_reserve_blocks)),
+        available_(static_cast<std::int64_t>(allocatable_blocks)) {}
+
+  // Promises `blocks`, or returns false. `deletion`: the operation gives space back in the end.
+  bool promise(std::uint64_t blocks, bool deletion) {
+    const auto wanted = static_cast<std::int64_t>(blocks);
+    const std::int64_t floor = cp_reserve_ + (deletion ? 0 : deletion_reserve_);
+    std::int64_t now = available_.load(std::memory_order_relaxed);
+    while (now - wanted >= floor) {
+      if (available_.compare_exchange_weak(now, now - wanted, std::memory_order_relaxed)) return true;
+    }
+    return false;
+  }
+  void give_back(std::int64_t blocks) { available_.fetch_add(blocks, std::memory_order_relaxed); }
+
+  std::uint64_t available_blocks() const {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed)));
+  }
+  // What ordinary operations can still get.
+  std::uint64_t available_to_users_blocks() const {
+    return static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed) - cp_reserve_ - deletion_reserve_));
+  }
+
+ private:
+  const std::int64_t cp_reserve_;
+  const std::int64_t deletion_reserve_;
+  std::atomic<std::int64_t> available_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,2 @@
+tarnfs_unit_test(engine_test LINKS common fs/storage fs/engine fs/check)
+tarnfs_unit_test(engine_model_test LINKS common fs/storage fs/engine fs/check)

@@ -1,0 +1,222 @@
+// A long random run of operations against a model in memory, with remounts and crashes: the volume holds just what the
+// model holds, and after a crash what the model held at the last consistency point.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <map>
+#include <random>
+
+#include "tests/support/test_volume.h"
+
+using namespace tarnfs;
+using tarnfs::testing::TestVolume;
+
+namespace {
+
+// Path -> content of regular files; directories have a trailing slash.
+using Model = std::map<std::string, std::string>;
+
+class RandomRun {
+ public:
+  explicit RandomRun(std::uint64_t seed) : random_(seed) { model_["/"] = ""; }
+
+  void step() {
+    switch (random_() % 12) {
+      case 0:
+      case 1:
+        return make_file();
+      case 2:
+        return make_directory();
+      case 3:
+      case 4:
+      case 5:
+        return write();
+      case 6:
+        return truncate();
+      case 7:
+        return remove();
+      case 8:
+        return rename();
+      case 9:
+        return check_one();
+      default:
+        return persist();
+    }
+  }
+
+  void check_all(const Model& expected) {
+    std::size_t seen = 0;
+    for (const auto& [path, content] : expected) {
+      const auto inode = find(path);
+      INFO(path);
+      REQUIRE(inode.has_value());
+      if (path.back() != '/') REQUIRE(test_.read(*inode, 0, content.size() + 10) == content);
+      test_.volume->forget(*inode, 1);
+      ++seen;
+    }
+    std::size_t listed = 1;
+    for (const auto& [path, content] : expected) {
+      if (path.back() == '/') listed += count_entries(path);
+    }
+    CHECK(listed == seen);
+  }
+
+  void finish() {
+    check_all(model_);
+    test_.reopen();
+    check_all(model_);
+    CHECK(test_.problems() == "");
+  }
+
+ private:
+  static std::string parent_of(const std::string& path) {
+    const std::size_t end = path.back() == '/' ? path.size() - 2 : path.size() - 1;
+    return path.substr(0, path.rfind('/', end) + 1);
+  }
+  static std::string name_of_path(const std::string& path) {
+    const std::string trimmed = path.back() == '/' ? path.substr(0, path.size() - 1) : path;
+    return trimmed.substr(trimmed.rfind('/') + 1);
+  }
+
+  std::optional<InodeNumber> find(const std::string& path) {
+    InodeNumber inode = kRootDirectory;
+    if (path == "/") return inode;
+    std::size_t start = 1;
+    const std::string trimmed = path.back() == '/' ? path.substr(0, path.size() - 1) : path;
+    while (start <= trimmed.size()) {
+      const std::size_t end = std::min(trimmed.find('/', start), trimmed.size());
+      const auto found = test_.volume->lookup(inode, trimmed.substr(start, end - start));
+      if (!found.ok()) return std::nullopt;
+      inode = found->inode;
+      start = end + 1;
+      if (start <= trimmed.size()) test_.volume->forget(inode, 1);
+    }
+    return inode;
+  }
+
+  std::size_t count_entries(const std::string& path) {
+    const InodeNumber inode = find(path).value();
+    std::size_t count = 0;
+    REQUIRE(test_.volume
+                ->list(inode, 0,
+                       [&](const DirectoryEntry&) {
+                         ++count;
+                         return true;
+                       })
+                .ok());
+    if (path != "/") test_.volume->forget(inode, 1);
+    return count - 2;
+  }
+
+  std::string pick(bool directory) {
+    std::vector<std::string> paths;
+    for (const auto& [path, content] : model_) {
+      if ((path.back() == '/') == directory) paths.push_back(path);
+    }
+    return paths.empty() ? "" : paths[random_() % paths.size()];
+  }
+
+  void make_file() {
+    const std::string path = pick(true) + "f" + std::to_string(random_() % 400);
+    if (model_.contains(path) || model_.contains(path + "/")) return;
+    const InodeNumber parent = find(parent_of(path)).value();
+    test_.volume->forget(test_.make(parent, name_of_path(path)), 1);
+    model_[path] = "";
+  }
+  void make_directory() {
+    const std::string path = pick(true) + "d" + std::to_string(random_() % 20) + "/";
+    if (model_.contains(path) || std::count(path.begin(), path.end(), '/') > 6) return;
+    const InodeNumber parent = find(parent_of(path)).value();
+    test_.volume->forget(test_.make(parent, name_of_path(path), S_IFDIR | 0755), 1);
+    model_[path] = "";
+  }
+  void write() {
+    const std::string path = pick(false);
+    if (path.empty()) return;
+    const InodeNumber inode = find(path).value();
+    const std::size_t offset = random_() % 100000;
+    const std::string data(1 + random_() % (random_() % 4 == 0 ? 200000 : 9000), static_cast<char>('a' + random_() % 26));
+    REQUIRE(test_.write(inode, offset, data).ok());
+    std::string& content = model_[path];
+    if (content.size() < offset + data.size()) content.resize(offset + data.size());
+    content.replace(offset, data.size(), data);
+    test_.volume->forget(inode, 1);
+  }
+  void truncate() {
+    const std::string path = pick(false);
+    if (path.empty()) return;
+    const InodeNumber inode = find(path).value();
+    AttributeChanges changes;
+    changes.size_bytes = random_() % 3 == 0 ? 0 : random_() % 150000;
+    REQUIRE(test_.volume->change_attributes(inode, changes).ok());
+    model_[path].resize(*changes.size_bytes);
+    test_.volume->forget(inode, 1);
+  }
+  void remove() {
+    const bool directory = random_() % 4 == 0;
+    const std::string path = pick(directory);
+    if (path.empty() || path == "/") return;
+    const InodeNumber parent = find(parent_of(path)).value();
+    if (!directory) {
+      REQUIRE(test_.volume->unlink(parent, name_of_path(path)).ok());
+      model_.erase(path);
+      return;
+    }
+    const auto next = std::next(model_.find(path));
+    const bool empty = next == model_.end() || !next->first.starts_with(path);
+    const Status status = test_.volume->remove_directory(parent, name_of_path(path));
+    REQUIRE(status.ok() == empty);
+    if (empty) model_.erase(path);
+  }
+  void rename() {
+    const std::string from = pick(false);
+    if (from.empty()) return;
+    const std::string to = pick(true) + "f" + std::to_string(random_() % 400);
+    if (from == to || model_.contains(to + "/")) return;
+    const InodeNumber from_parent = find(parent_of(from)).value();
+    const InodeNumber to_parent = find(parent_of(to)).value();
+    REQUIRE(test_.volume->rename(from_parent, name_of_path(from), to_parent, name_of_path(to), RenameMode::kReplace).ok());
+    model_[to] = model_[from];
+    model_.erase(from);
+  }
+  void check_one() {
+    const std::string path = pick(false);
+    if (path.empty()) return;
+    const InodeNumber inode = find(path).value();
+    REQUIRE(test_.read(inode, 0, model_[path].size() + 1) == model_[path]);
+    test_.volume->forget(inode, 1);
+  }
+  void persist() {
+    const unsigned kind = random_() % 20;
+    if (kind < 14) {
+      REQUIRE(test_.volume->consistency_point().ok());
+      durable_ = model_;
+    } else if (kind < 17) {
+      test_.reopen();
+      durable_ = model_;
+    } else {
+      test_.crash_and_reopen();
+      model_ = durable_;
+      check_all(model_);
+      REQUIRE(test_.problems() == "");
+    }
+  }
+
+  std::mt19937_64 random_;
+  TestVolume test_{std::uint64_t{1} << 20};
+  Model model_;
+  Model durable_{{"/", ""}};
+};
+
+}  // namespace
+
+TEST_CASE("random operations agree with a model, over remounts and crashes") {
+  const char* const fixed = std::getenv("TARNFS_SEED");
+  const std::uint64_t seed = fixed != nullptr ? std::strtoull(fixed, nullptr, 10) : std::random_device{}();
+  MESSAGE("seed " << seed);
+  RandomRun run(seed);
+  for (int i = 0; i < 4000; ++i) run.step();
+  run.finish();
+}
