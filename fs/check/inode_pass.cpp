@@ -141,6 +141,7 @@ void InodeFileVisitor::finish() {
         ProblemKind::kInodeCount, std::nullopt, std::nullopt,
         fmt::format("{} inodes are in use, but the root block says {}", counted_inodes_, root.inode_count));
   }
+  if (state_.lost_inodes.contains(kOrphanFile.value)) state_.orphans_complete = false;
   if (!root_directory_found_ && !state_.lost_inodes.contains(kRootDirectory.value)) {
     state_.log.error(ProblemKind::kInode, kRootDirectory, std::nullopt, "there is no root directory (inode 1)");
     state_.names_complete = false;
