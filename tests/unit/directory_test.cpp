@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -216,6 +217,19 @@ class ModelRun {
     CHECK(pages_.pages_in_use() == 0);
   }
 
+  // As rm -r does it: leaf after leaf, so that leaves become empty beside full ones. `backwards` from the last cookie.
+  void remove_all_in_order(bool backwards) {
+    std::map<std::uint64_t, std::string> by_cookie;
+    for (const auto& [name, entry] : model_) by_cookie[entry.cookie] = name;
+    for (unsigned i = 0; !by_cookie.empty(); ++i) {
+      const auto position = backwards ? std::prev(by_cookie.end()) : by_cookie.begin();
+      remove(model_.find(position->second));
+      by_cookie.erase(position);
+      if (i % 64 == 0) CHECK(check_tree(pages_, hash_) == model_.size());
+    }
+    CHECK(pages_.page_count() == 0);
+  }
+
   void check() {
     CHECK(check_tree(pages_, hash_) == model_.size());
     auto counts = list_in_pieces();
@@ -274,8 +288,9 @@ class ModelRun {
     position->second = entry;
   }
   void remove() {
-    if (model_.empty()) return;
-    auto position = random_position();
+    if (!model_.empty()) remove(random_position());
+  }
+  void remove(Model::iterator position) {
     const std::uint64_t page_count = pages_.page_count();
     const auto before = retried([&] { return DirectoryTree(pages_).remove(hash_(position->first), position->first); });
     CHECK(pages_.writes() <= directory_pages_written_max(page_count));
@@ -387,6 +402,19 @@ TEST_CASE("a three-level tree grows and shrinks") {
   run.pages().begin_operation();
   CHECK(directory_header_of(run.pages().read(0)->bytes()).level == 2);
   run.remove_all();
+}
+
+TEST_CASE("entries removed in the order of the listing, or backwards, leave no page behind") {
+  const std::uint64_t seed = printed_seed();
+  for (const unsigned fail_every : {0U, 1U}) {
+    for (const std::size_t name_bytes_max : {std::size_t{12}, std::size_t{255}}) {
+      ModelRun run(seed, usual_hash, name_bytes_max, fail_every);
+      run.run(4000, 95);
+      run.remove_all_in_order(false);
+      run.run(4000, 95);
+      run.remove_all_in_order(true);
+    }
+  }
 }
 
 TEST_CASE("names of equal hash live side by side") {
@@ -539,7 +567,7 @@ TEST_CASE("pages of nothing but random bytes behind a right header give an error
 
 TEST_CASE("damage that a check names") {
   MemoryPages whole;
-  fill(whole, 2000);
+  fill(whole, 25000);  // three levels
   const auto outcome = [&](auto damage) {
     MemoryPages pages = whole.copy();
     pages.page(0).make_unique();
@@ -550,7 +578,7 @@ TEST_CASE("damage that a check names") {
     return status.error().code();
   };
   const auto set_child = [](MemoryPages& pages, std::uint64_t child) {
-    std::memcpy(pages.page(0).mutable_bytes().data() + IndexView::slot_offset(3) + offsetof(IndexSlot, child), &child,
+    std::memcpy(pages.page(0).mutable_bytes().data() + IndexView::slot_offset(1) + offsetof(IndexSlot, child), &child,
                 sizeof child);
   };
   CHECK(outcome([](MemoryPages& pages) { pages.page(0) = PageRef::zeroed(); }) == ErrorCode::kCorrupt);
@@ -558,7 +586,10 @@ TEST_CASE("damage that a check names") {
   CHECK(outcome([&](MemoryPages& pages) { set_child(pages, ~std::uint64_t{0}); }) == ErrorCode::kCorrupt);
   CHECK(outcome([&](MemoryPages& pages) { set_child(pages, 1); }) == ErrorCode::kCorrupt);
   CHECK(outcome([](MemoryPages& pages) {
-          pages.page(0).mutable_bytes()[offsetof(DirectoryPageHeader, level)] = std::byte{2};
+          pages.page(0).mutable_bytes()[offsetof(DirectoryPageHeader, level)] = std::byte{1};
+        }) == ErrorCode::kCorrupt);
+  CHECK(outcome([](MemoryPages& pages) {
+          pages.page(0).mutable_bytes()[offsetof(DirectoryPageHeader, level)] = std::byte{3};
         }) == ErrorCode::kCorrupt);
 }
 
