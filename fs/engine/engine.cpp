@@ -17,7 +17,7 @@ std::uint64_t cp_reserve_blocks(const RootBlock& root) {
 }
 
 std::uint64_t deletion_reserve_blocks(const RootBlock& root) {
-  return 64 + std::min<std::uint64_t>(root.size_blocks / 64, 4096);
+  return 128 + std::min<std::uint64_t>(root.size_blocks / 64, 4096);
 }
 
 }  // namespace
@@ -115,7 +115,7 @@ void Engine::settle(const Operation& op) {
   if (ledger_ == nullptr) return;
   promised_blocks_[op.generation & 1].fetch_add(static_cast<std::int64_t>(op.blocks_used));
   dirty_pages_[op.generation & 1].fetch_add(op.dirty_pages_added);
-  ledger_->give_back(static_cast<std::int64_t>(op.blocks_promised - op.blocks_used));
+  ledger_->give_back(static_cast<std::int64_t>(op.blocks_promised) - static_cast<std::int64_t>(op.blocks_used));
 }
 
 Status Engine::load_missing(const BlockPointer& missing, std::uint64_t view, std::vector<PageRef>& held) {

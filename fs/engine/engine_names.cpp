@@ -27,9 +27,9 @@ Status check_name(std::string_view name) {
 }  // namespace
 
 std::uint64_t Engine::blocks_for_directory_change() const {
-  // A directory of 2^40 pages has the highest tree that a change can meet; each page may be in a group of its own.
-  constexpr std::uint64_t kPagesMax = std::uint64_t{1} << 40;
-  return directory_pages_written_max(kPagesMax) * (kTreeHeightMax + 2U) + blocks_for_inode();
+  // Each page may be in a group of its own. 2^20 pages are some 70 million names.
+  constexpr std::uint64_t kPagesMax = std::uint64_t{1} << 20;
+  return directory_pages_written_max(kPagesMax) * (height_for(kPagesMax) + 2U) + blocks_for_inode();
 }
 
 // Looks a name up in a directory whose lock the caller holds or does not need (the kernel holds the directory).

@@ -149,6 +149,7 @@ Status Engine::rename(InodeNumber from, std::string_view from_name, InodeNumber 
   const std::uint64_t blocks = 2 * blocks_for_directory_change() + 4 * blocks_for_inode();
   auto status = run(Intent::kChange, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const RenameParties parties, find_parties(op, from, from_name, to, to_name));
+    if (mode == RenameMode::kNoReplace && parties.target != nullptr) return Error(ErrorCode::kExists);
     if (parties.source == parties.target) return {};  // two names of one inode: nothing to do
     // A directory cannot move below itself. The kernel holds its rename lock, so the answer stays true.
     TARNFS_ASSIGN(const bool below_source, is_ancestor(op, parties.source->number, to));

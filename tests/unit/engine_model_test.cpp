@@ -137,7 +137,8 @@ class RandomRun {
     if (path.empty()) return;
     const InodeNumber inode = find(path).value();
     const std::size_t offset = random_() % 100000;
-    const std::string data(1 + random_() % (random_() % 4 == 0 ? 200000 : 9000), static_cast<char>('a' + random_() % 26));
+    const std::string data(1 + random_() % (random_() % 4 == 0 ? 200000 : 9000),
+                           static_cast<char>('a' + random_() % 26));
     REQUIRE(test_.write(inode, offset, data).ok());
     std::string& content = model_[path];
     if (content.size() < offset + data.size()) content.resize(offset + data.size());
@@ -177,7 +178,8 @@ class RandomRun {
     if (from == to || model_.contains(to + "/")) return;
     const InodeNumber from_parent = find(parent_of(from)).value();
     const InodeNumber to_parent = find(parent_of(to)).value();
-    REQUIRE(test_.volume->rename(from_parent, name_of_path(from), to_parent, name_of_path(to), RenameMode::kReplace).ok());
+    REQUIRE(
+        test_.volume->rename(from_parent, name_of_path(from), to_parent, name_of_path(to), RenameMode::kReplace).ok());
     model_[to] = model_[from];
     model_.erase(from);
   }

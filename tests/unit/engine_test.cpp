@@ -128,8 +128,12 @@ TEST_CASE("an unlinked file lives while it is held, and its blocks come back aft
   REQUIRE(test.volume->consistency_point().ok());
   CHECK(test.read(file, 0, 2) == "xx");
   CHECK(test.problems() == "");
-  SUBCASE("forgotten") { test.volume->forget(file, 1); }
-  SUBCASE("left by a crash") { test.crash_and_reopen(); }
+  SUBCASE("forgotten") {
+    test.volume->forget(file, 1);
+  }
+  SUBCASE("left by a crash") {
+    test.crash_and_reopen();
+  }
   REQUIRE(test.volume->consistency_point().ok());
   REQUIRE(test.volume->consistency_point().ok());
   CHECK(test.volume->status().root.used_blocks + 250 < used);
@@ -286,7 +290,8 @@ TEST_CASE("a damaged block is an error of its file alone") {
   for (std::uint64_t address = kFirstDataBlock; address < 100; ++address) {
     PageRef page = PageRef::uninitialised();
     REQUIRE(test.device->read(Address{address}, page.mutable_bytes()).ok());
-    if (page.bytes()[0] == std::byte{'b'} && page.bytes()[4095] == std::byte{'b'}) test.device->damage(Address{address});
+    if (page.bytes()[0] == std::byte{'b'} && page.bytes()[4095] == std::byte{'b'})
+      test.device->damage(Address{address});
   }
   CHECK(test.read(bad, 0, 4096).starts_with("error"));
   CHECK(test.read(good, 0, 4) == "fine");
@@ -308,7 +313,10 @@ TEST_CASE("operations go on from many threads beside consistency points") {
         const std::string text = name + " of " + std::to_string(t) + std::string(5000, 'x');
         TARNFS_ASSERT(test.write(file, 0, text).ok());
         if (i % 3 == 0) TARNFS_ASSERT(test.volume->unlink(directory, name).ok());
-        if (i % 3 == 1) TARNFS_ASSERT(test.volume->rename(directory, name, kRootDirectory, name + "r" + std::to_string(t), RenameMode::kReplace).ok());
+        if (i % 3 == 1)
+          TARNFS_ASSERT(
+              test.volume->rename(directory, name, kRootDirectory, name + "r" + std::to_string(t), RenameMode::kReplace)
+                  .ok());
         TARNFS_ASSERT(test.read(file, 0, 10000) == text);
         if (i % 3 == 0) test.volume->forget(file, 1);
       }
