@@ -1,0 +1,139 @@
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "fs/fuse/front_end.h"
+
+namespace tarnfs {
+namespace {
+
+// So that one call cannot occupy a thread for ever; the caller goes on after a short copy.
+constexpr std::size_t kCopyMaxBytes = std::size_t{128} << 20;
+
+void answer_open(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* file) {
+  const FrontEnd& front_end = front_end_of(request);
+  if (front_end.open_is_silent) {
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
+  file->keep_cache = !front_end.revalidate;
+  fuse_reply_open(request, file);
+}
+
+void answer_release(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*file*/) {
+  fuse_reply_err(request, 0);
+}
+
+// Nothing hangs on a close: the kernel need not tell.
+void answer_flush(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*file*/) {
+  fuse_reply_err(request, ENOSYS);
+}
+
+void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
+  const std::span<std::byte> buffer = thread_buffer(size);
+  const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer);
+  if (!bytes.ok()) {
+    reply_error(request, bytes.error());
+    return;
+  }
+  fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), *bytes);
+}
+
+// The data as memory: where it already is, or copied out of a pipe.
+Result<std::span<const std::byte>> data_of(fuse_bufvec& data) {
+  const std::size_t size = fuse_buf_size(&data);
+  const fuse_buf& first = data.buf[data.idx];
+  if (data.count - data.idx == 1 && (first.flags & FUSE_BUF_IS_FD) == 0) {
+    return std::as_bytes(std::span<const char>(static_cast<const char*>(first.mem) + data.off, size - data.off));
+  }
+  const std::span<std::byte> buffer = thread_buffer(size);
+  fuse_bufvec copy = FUSE_BUFVEC_INIT(size);
+  copy.buf[0].mem = buffer.data();
+  const ssize_t copied = fuse_buf_copy(&copy, &data, FUSE_BUF_NO_SPLICE);
+  if (copied < 0) return Error(ErrorCode::kIo, "receive the data of a write");
+  return std::span<const std::byte>(buffer.first(static_cast<std::size_t>(copied)));
+}
+
+void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t offset, fuse_file_info* file) {
+  const auto bytes = data_of(*data);
+  if (!bytes.ok()) {
+    reply_error(request, bytes.error());
+    return;
+  }
+  const WriteOptions options{.from_page_cache = file->writepage != 0};
+  const Status status =
+      file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), *bytes, options);
+  if (!status.ok()) {
+    reply_error(request, status.error());
+    return;
+  }
+  fuse_reply_write(request, bytes->size());
+}
+
+void answer_fsync(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
+  reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0));
+}
+
+void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length,
+                      fuse_file_info* /*file*/) {
+  constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+  if ((mode & ~kKnown) != 0) {
+    fuse_reply_err(request, EOPNOTSUPP);
+    return;
+  }
+  const FallocateOptions options{.keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0,
+                                 .punch_hole = (mode & FALLOC_FL_PUNCH_HOLE) != 0,
+                                 .zero_range = (mode & FALLOC_FL_ZERO_RANGE) != 0};
+  reply_status(request, file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
+                                                          static_cast<std::uint64_t>(length), options));
+}
+
+void answer_lseek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence, fuse_file_info* /*file*/) {
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+    fuse_reply_err(request, EINVAL);
+    return;
+  }
+  const SeekKind kind = whence == SEEK_DATA ? SeekKind::kData : SeekKind::kHole;
+  const auto found = file_system_of(request).seek(inode_of(inode), static_cast<std::uint64_t>(offset), kind);
+  if (!found.ok()) {
+    reply_error(request, found.error());
+    return;
+  }
+  fuse_reply_lseek(request, static_cast<off_t>(*found));
+}
+
+void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset, fuse_file_info* /*from_file*/,
+                            fuse_ino_t to, off_t to_offset, fuse_file_info* /*to_file*/, std::size_t length,
+                            int flags) {
+  if (flags != 0) {
+    fuse_reply_err(request, EINVAL);
+    return;
+  }
+  const auto copied =
+      file_system_of(request).copy_range(inode_of(from), static_cast<std::uint64_t>(from_offset), inode_of(to),
+                                         static_cast<std::uint64_t>(to_offset), std::min(length, kCopyMaxBytes));
+  if (!copied.ok()) {
+    reply_error(request, copied.error());
+    return;
+  }
+  fuse_reply_write(request, *copied);
+}
+
+}  // namespace
+
+void add_data_operations(fuse_lowlevel_ops& operations) {
+  operations.open = answer_open;
+  operations.release = answer_release;
+  operations.flush = answer_flush;
+  operations.read = answer_read;
+  operations.write_buf = answer_write;
+  operations.fsync = answer_fsync;
+  operations.fallocate = answer_fallocate;
+  operations.lseek = answer_lseek;
+  operations.copy_file_range = answer_copy_file_range;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,124 @@
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <vector>
+
+#include "fs/fuse/front_end.h"
+
+namespace tarnfs {
+namespace {
+
+void answer_opendir(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* file) {
+  const FrontEnd& front_end = front_end_of(request);
+  if (front_end.open_directory_is_silent) {
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
+  file->cache_readdir = !front_end.revalidate;
+  fuse_reply_open(request, file);
+}
+
+void answer_releasedir(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*file*/) {
+  fuse_reply_err(request, 0);
+}
+
+void answer_fsyncdir(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
+  reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0));
+}
+
+struct stat stat_of_entry(const DirectoryEntry& entry) {
+  struct stat result {};
+  result.st_ino = entry.inode.value;
+  result.st_mode = entry.type;
+  return result;
+}
+
+// Collects entries in a reply of limited size.
+class Listing {
+ public:
+  Listing(fuse_req_t request, std::size_t size) : request_(request), buffer_(thread_buffer(size)) {}
+
+  char* free_space() { return reinterpret_cast<char*>(buffer_.data()) + used_bytes_; }
+  std::size_t free_bytes() const { return buffer_.size() - used_bytes_; }
+  void take(std::size_t bytes) { used_bytes_ += bytes; }
+  // Answers the request: an error only counts when there is no entry to hand out before it. True when the kernel took
+  // the reply.
+  bool reply(const Status& status) {
+    if (!status.ok() && used_bytes_ == 0) {
+      reply_error(request_, status.error());
+      return false;
+    }
+    return fuse_reply_buf(request_, reinterpret_cast<char*>(buffer_.data()), used_bytes_) == 0;
+  }
+
+ private:
+  fuse_req_t request_;
+  std::span<std::byte> buffer_;
+  std::size_t used_bytes_ = 0;
+};
+
+void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie, fuse_file_info* /*file*/) {
+  Listing listing(request, size);
+  const Status status = file_system_of(request).list(
+      inode_of(inode), static_cast<std::uint64_t>(cookie), [&](const DirectoryEntry& entry) {
+        const std::string name(entry.name);
+        const struct stat attributes = stat_of_entry(entry);
+        const std::size_t bytes = fuse_add_direntry(request, listing.free_space(), listing.free_bytes(), name.c_str(),
+                                                    &attributes, static_cast<off_t>(entry.next_cookie));
+        if (bytes > listing.free_bytes()) return false;
+        listing.take(bytes);
+        return true;
+      });
+  listing.reply(status);
+}
+
+// Fills in the entry of READDIRPLUS. Returns false when the name is gone since it was listed.
+bool fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed, fuse_entry_param& entry) {
+  entry = fuse_entry_param{};
+  entry.attr = stat_of_entry(listed);
+  if (listed.name == "." || listed.name == "..") return true;  // number 0: the kernel takes no lookup
+  const auto attributes = front_end.file_system.attributes_with_lookup(listed.inode);
+  if (attributes.ok()) {
+    entry = entry_of(front_end, *attributes);
+    return true;
+  }
+  const ErrorCode code = attributes.error().code();
+  // A damaged inode must not hide its name: it is listed with number 0, and the kernel asks when it needs more.
+  return code != ErrorCode::kNotFound && code != ErrorCode::kStale;
+}
+
+void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie,
+                        fuse_file_info* /*file*/) {
+  FrontEnd& front_end = front_end_of(request);
+  Listing listing(request, size);
+  std::vector<InodeNumber> looked_up;
+  const Status status = front_end.file_system.list(
+      inode_of(inode), static_cast<std::uint64_t>(cookie), [&](const DirectoryEntry& listed) {
+        const std::string name(listed.name);
+        const std::size_t bytes = fuse_add_direntry_plus(request, nullptr, 0, name.c_str(), nullptr, 0);
+        if (bytes > listing.free_bytes()) return false;
+        fuse_entry_param entry;
+        if (!fill_entry(front_end, listed, entry)) return true;
+        if (entry.ino != 0) looked_up.push_back(inode_of(entry.ino));
+        fuse_add_direntry_plus(request, listing.free_space(), listing.free_bytes(), name.c_str(), &entry,
+                               static_cast<off_t>(listed.next_cookie));
+        listing.take(bytes);
+        return true;
+      });
+  if (listing.reply(status)) return;
+  for (const InodeNumber number : looked_up) front_end.file_system.forget(number, 1);
+}
+
+}  // namespace
+
+void add_directory_operations(fuse_lowlevel_ops& operations) {
+  operations.opendir = answer_opendir;
+  operations.readdir = answer_readdir;
+  operations.readdirplus = answer_readdirplus;
+  operations.releasedir = answer_releasedir;
+  operations.fsyncdir = answer_fsyncdir;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,135 @@
+#include "fs/fuse/front_end.h"
+
+#include <sys/sysmacros.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "fs/fuse/errno_map.h"
+
+namespace tarnfs {
+namespace {
+
+timespec timespec_of(const Timestamp& time) {
+  timespec result{};
+  result.tv_sec = time.seconds;
+  result.tv_nsec = static_cast<long>(time.nanoseconds);
+  return result;
+}
+
+// A broken disk can fail thousands of requests a second: one line a second is enough.
+void log_failure(const Error& error) {
+  static std::atomic<std::uint64_t> last_second{0};
+  const std::uint64_t second = system_clock().monotonic_ns() / 1'000'000'000;
+  std::uint64_t seen = last_second.load(std::memory_order_relaxed);
+  if (seen == second || !last_second.compare_exchange_strong(seen, second)) return;
+  log_error(error.describe());
+}
+
+class ThreadBuffer {
+ public:
+  ThreadBuffer() = default;
+  ThreadBuffer(const ThreadBuffer&) = delete;
+  ThreadBuffer& operator=(const ThreadBuffer&) = delete;
+  ~ThreadBuffer() { std::free(data_); }
+
+  std::span<std::byte> at_least(std::size_t size) {
+    if (size > size_) {
+      std::free(data_);
+      size_ = 0;
+      const std::size_t rounded = (size + kBlockSize - 1) / kBlockSize * kBlockSize;
+      data_ = static_cast<std::byte*>(std::aligned_alloc(kBlockSize, rounded));
+      if (data_ == nullptr) throw std::bad_alloc();
+      size_ = rounded;
+    }
+    return {data_, size};
+  }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace
+
+FrontEnd& front_end_of(fuse_req_t request) {
+  return *static_cast<FrontEnd*>(fuse_req_userdata(request));
+}
+
+FileSystem& file_system_of(fuse_req_t request) {
+  return front_end_of(request).file_system;
+}
+
+Caller caller_of(fuse_req_t request) {
+  const fuse_ctx* context = fuse_req_ctx(request);
+  return Caller{.uid = context->uid, .gid = context->gid, .umask = context->umask};
+}
+
+struct stat stat_of(const Attributes& attributes) {
+  struct stat result {};
+  result.st_ino = attributes.inode.value;
+  result.st_mode = attributes.mode;
+  result.st_nlink = attributes.link_count;
+  result.st_uid = attributes.uid;
+  result.st_gid = attributes.gid;
+  result.st_rdev = makedev(attributes.device_major, attributes.device_minor);
+  result.st_size = static_cast<off_t>(attributes.size_bytes);
+  result.st_blksize = kBlockSize;
+  result.st_blocks = static_cast<blkcnt_t>(attributes.block_count * (kBlockSize / 512));
+  result.st_atim = timespec_of(attributes.accessed);
+  result.st_mtim = timespec_of(attributes.modified);
+  result.st_ctim = timespec_of(attributes.changed);
+  return result;
+}
+
+fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attributes) {
+  fuse_entry_param entry{};
+  entry.ino = attributes.inode.value;
+  entry.generation = 1;  // inode numbers are never reused
+  entry.attr = stat_of(attributes);
+  entry.attr_timeout = front_end.timeout_seconds;
+  entry.entry_timeout = front_end.timeout_seconds;
+  return entry;
+}
+
+void reply_error(fuse_req_t request, const Error& error) {
+  if (error.code() == ErrorCode::kIo || error.code() == ErrorCode::kCorrupt) log_failure(error);
+  fuse_reply_err(request, errno_of(error.code()));
+}
+
+void reply_status(fuse_req_t request, const Status& status) {
+  if (!status.ok()) {
+    reply_error(request, status.error());
+    return;
+  }
+  fuse_reply_err(request, 0);
+}
+
+void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes) {
+  if (!attributes.ok()) {
+    reply_error(request, attributes.error());
+    return;
+  }
+  const struct stat converted = stat_of(*attributes);
+  fuse_reply_attr(request, &converted, front_end_of(request).timeout_seconds);
+}
+
+void reply_entry(fuse_req_t request, const Result<Attributes>& attributes) {
+  if (!attributes.ok()) {
+    reply_error(request, attributes.error());
+    return;
+  }
+  FrontEnd& front_end = front_end_of(request);
+  const fuse_entry_param entry = entry_of(front_end, *attributes);
+  if (fuse_reply_entry(request, &entry) != 0) front_end.file_system.forget(attributes->inode, 1);
+}
+
+std::span<std::byte> thread_buffer(std::size_t size) {
+  static thread_local ThreadBuffer buffer;
+  return buffer.at_least(size);
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,61 @@
+// What the files of this folder share: the state behind a session and how replies are made.
+//
+// Purpose: only .cpp files of fs/fuse include this header, for it includes libfuse.
+//
+// Thread safety: FrontEnd is set up before the first request (init_session() runs as the first one) and constant then.
+#pragma once
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+#include <span>
+
+#include "common/result.h"
+#include "fs/engine/file_system.h"
+
+namespace tarnfs {
+
+inline constexpr unsigned kTransferMaxBytes = 1U << 20;  // of one READ or WRITE
+
+struct FrontEnd {
+  explicit FrontEnd(FileSystem& served) : file_system(served) {}
+
+  FileSystem& file_system;
+  bool read_only = false;
+  bool revalidate = false;
+  double timeout_seconds = 0;  // how long the kernel may believe names, missing names and attributes
+  // The kernel opens by itself once an open was answered with ENOSYS.
+  bool open_is_silent = false;
+  bool open_directory_is_silent = false;
+};
+
+FrontEnd& front_end_of(fuse_req_t request);
+FileSystem& file_system_of(fuse_req_t request);
+Caller caller_of(fuse_req_t request);
+inline InodeNumber inode_of(fuse_ino_t number) {
+  return InodeNumber{number};
+}
+
+struct stat stat_of(const Attributes& attributes);
+fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attributes);
+
+// Each answers the request.
+void reply_error(fuse_req_t request, const Error& error);
+void reply_status(fuse_req_t request, const Status& status);
+void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes);
+// Gives the lookup back when the kernel did not take the reply.
+void reply_entry(fuse_req_t request, const Result<Attributes>& attributes);
+
+// A buffer of at least `size` bytes, 4096-aligned, that belongs to this thread until the next call.
+std::span<std::byte> thread_buffer(std::size_t size);
+
+// The operations, by file.
+void add_name_operations(fuse_lowlevel_ops& operations);
+void add_inode_operations(fuse_lowlevel_ops& operations);
+void add_data_operations(fuse_lowlevel_ops& operations);
+void add_directory_operations(fuse_lowlevel_ops& operations);
+// The FUSE_IOCTL operation: flags of inodes.
+void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* argument, fuse_file_info* file,
+                  unsigned flags, const void* in, std::size_t in_bytes, std::size_t out_bytes);
+
+}  // namespace tarnfs

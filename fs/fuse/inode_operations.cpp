@@ -1,0 +1,136 @@
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <string>
+
+#include "common/clock.h"
+#include "fs/fuse/front_end.h"
+
+namespace tarnfs {
+namespace {
+
+Timestamp timestamp_of(const timespec& time) {
+  return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)};
+}
+
+void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* /*file*/) {
+  reply_attributes(request, file_system_of(request).attributes(inode_of(inode)));
+}
+
+void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set) {
+  constexpr int kNow = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
+  const Timestamp now = (to_set & kNow) != 0 ? system_clock().now() : Timestamp{};
+  if ((to_set & FUSE_SET_ATTR_ATIME_NOW) != 0) {
+    changes.accessed = now;
+  } else if ((to_set & FUSE_SET_ATTR_ATIME) != 0) {
+    changes.accessed = timestamp_of(wanted.st_atim);
+  }
+  if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0) {
+    changes.modified = now;
+  } else if ((to_set & FUSE_SET_ATTR_MTIME) != 0) {
+    changes.modified = timestamp_of(wanted.st_mtim);
+  }
+  // Sent with the writeback cache: the kernel owns the ctime of regular files.
+  if ((to_set & FUSE_SET_ATTR_CTIME) != 0) changes.changed = timestamp_of(wanted.st_ctim);
+}
+
+void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* /*file*/) {
+  AttributeChanges changes;
+  if ((to_set & FUSE_SET_ATTR_MODE) != 0) changes.mode = wanted->st_mode & 07777U;
+  if ((to_set & FUSE_SET_ATTR_UID) != 0) changes.uid = wanted->st_uid;
+  if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
+  if ((to_set & FUSE_SET_ATTR_SIZE) != 0) changes.size_bytes = static_cast<std::uint64_t>(wanted->st_size);
+  set_times(changes, *wanted, to_set);
+  reply_attributes(request, file_system_of(request).change_attributes(inode_of(inode), changes));
+}
+
+void answer_readlink(fuse_req_t request, fuse_ino_t inode) {
+  const auto target = file_system_of(request).symlink_target(inode_of(inode));
+  if (!target.ok()) {
+    reply_error(request, target.error());
+    return;
+  }
+  fuse_reply_readlink(request, target->c_str());
+}
+
+void answer_statfs(fuse_req_t request, fuse_ino_t /*inode*/) {
+  const FileSystemUsage usage = file_system_of(request).usage();
+  struct statvfs result {};
+  result.f_bsize = kBlockSize;
+  result.f_frsize = kBlockSize;
+  result.f_blocks = usage.size_blocks;
+  result.f_bfree = usage.free_blocks;
+  result.f_bavail = usage.available_blocks;
+  // Inodes are made as they are needed: as many more as there are free blocks is a promise that can be kept.
+  result.f_files = usage.inode_count + usage.free_blocks;
+  result.f_ffree = usage.free_blocks;
+  result.f_favail = usage.available_blocks;
+  result.f_namemax = kNameMaxBytes;
+  fuse_reply_statfs(request, &result);
+}
+
+// Size 0 asks for the length.
+void reply_value(fuse_req_t request, const std::string& value, std::size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(request, value.size());
+  } else if (value.size() > size) {
+    fuse_reply_err(request, ERANGE);
+  } else {
+    fuse_reply_buf(request, value.data(), value.size());
+  }
+}
+
+void answer_getxattr(fuse_req_t request, fuse_ino_t inode, const char* name, std::size_t size) {
+  const auto value = file_system_of(request).xattr(inode_of(inode), name);
+  if (!value.ok()) {
+    reply_error(request, value.error());
+    return;
+  }
+  reply_value(request, *value, size);
+}
+
+void answer_listxattr(fuse_req_t request, fuse_ino_t inode, std::size_t size) {
+  const auto names = file_system_of(request).xattr_names(inode_of(inode));
+  if (!names.ok()) {
+    reply_error(request, names.error());
+    return;
+  }
+  std::string list;
+  for (const std::string& name : *names) list.append(name).push_back('\0');
+  reply_value(request, list, size);
+}
+
+void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, std::size_t size,
+                     int flags) {
+  XattrMode mode = XattrMode::kCreateOrReplace;
+  if ((flags & XATTR_CREATE) != 0) mode = XattrMode::kCreate;
+  if ((flags & XATTR_REPLACE) != 0) mode = XattrMode::kReplace;
+  if (std::string_view(name).size() > kNameMaxBytes) {
+    fuse_reply_err(request, ERANGE);
+    return;
+  }
+  const auto bytes = std::as_bytes(std::span<const char>(value, size));
+  reply_status(request, file_system_of(request).set_xattr(inode_of(inode), name, bytes, mode));
+}
+
+void answer_removexattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
+  reply_status(request, file_system_of(request).remove_xattr(inode_of(inode), name));
+}
+
+}  // namespace
+
+void add_inode_operations(fuse_lowlevel_ops& operations) {
+  operations.getattr = answer_getattr;
+  operations.setattr = answer_setattr;
+  operations.readlink = answer_readlink;
+  operations.statfs = answer_statfs;
+  operations.getxattr = answer_getxattr;
+  operations.listxattr = answer_listxattr;
+  operations.setxattr = answer_setxattr;
+  operations.removexattr = answer_removexattr;
+  operations.ioctl = answer_ioctl;
+}
+
+}  // namespace tarnfs

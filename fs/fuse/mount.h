@@ -1,0 +1,57 @@
+// A FileSystem mounted through FUSE.
+//
+// Purpose: everything that the programs need of libfuse, whose headers stay inside this folder.
+//
+// Invariants:
+//   1. mount() returns only once the kernel has accepted the session, so the mount is usable.
+//   2. The session ends when the mount is taken away, by umount(8) or by unmount(), and never before: what the kernel
+//      still holds dirty is written before that.
+//   3. Every lookup that could not be delivered to the kernel is given back to the FileSystem.
+//   4. No reply and no notification is sent while a lock is held.
+//
+// Thread safety: all functions may be called from any thread that does not serve requests of this mount.
+// Ownership: the FileSystem must outlive the mount. The destructor ends the session and waits for its threads.
+// Errors: kInvalid for a mountpoint that is none, kIo and kNotPermitted with what mount(2) said.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+#include "fs/engine/file_system.h"
+
+namespace tarnfs {
+
+struct FuseMountOptions {
+  std::string mountpoint;
+  std::string source;       // shown as the device: the path of the image
+  bool read_only = false;   // as the kernel sees it
+  bool revalidate = false;  // the file system changes by itself (a mirror): the kernel asks again on every call
+  std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
+  unsigned threads_max = 32;
+};
+
+class FuseMount {
+ public:
+  // Calls `on_end` (may be empty) once, from a thread of the mount, after the session's last request. wait() and the
+  // destructor return after it, so it must not call them.
+  static Result<std::unique_ptr<FuseMount>> mount(FileSystem& file_system, const FuseMountOptions& options,
+                                                  std::function<void()> on_end);
+  virtual ~FuseMount() = default;
+
+  // Takes the mount away. kBusy when files on it are in use, unless `lazily`: then it vanishes from the tree at once
+  // and the session ends with the last user. Does nothing when the session has ended.
+  virtual Status unmount(bool lazily) = 0;
+  // Ends the session at once: users get ENOTCONN, and what the kernel holds dirty is lost.
+  virtual void abort() = 0;
+  // Waits until the session has ended and no request is being served.
+  virtual void wait() = 0;
+  virtual bool ended() const = 0;
+  // Makes the kernel forget content and attributes of these inodes. The caller holds no lock that a request needs.
+  virtual void invalidate(std::span<const InodeNumber> inodes) = 0;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,143 @@
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "fs/fuse/front_end.h"
+
+namespace tarnfs {
+namespace {
+
+// The kernel sends names of up to 1024 bytes.
+bool refuse_long_name(fuse_req_t request, std::string_view name) {
+  if (name.size() <= kNameMaxBytes) return false;
+  fuse_reply_err(request, ENAMETOOLONG);
+  return true;
+}
+
+// "." asks for an inode by its number alone, of whatever type: a file handle that the NFS server kept.
+Result<Attributes> look_up_by_number(FileSystem& file_system, InodeNumber inode) {
+  auto found = file_system.attributes_with_lookup(inode);
+  if (!found.ok() && found.error().code() == ErrorCode::kNotFound) return Error(ErrorCode::kStale);
+  return found;
+}
+
+void answer_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  if (refuse_long_name(request, name)) return;
+  FrontEnd& front_end = front_end_of(request);
+  if (std::string_view(name) == ".") {
+    reply_entry(request, look_up_by_number(front_end.file_system, inode_of(parent)));
+    return;
+  }
+  const auto found = front_end.file_system.lookup(inode_of(parent), name);
+  if (!found.ok() && found.error().code() == ErrorCode::kNotFound && front_end.timeout_seconds > 0) {
+    fuse_entry_param missing{};
+    missing.entry_timeout = front_end.timeout_seconds;
+    fuse_reply_entry(request, &missing);
+    return;
+  }
+  reply_entry(request, found);
+}
+
+void answer_forget(fuse_req_t request, fuse_ino_t inode, std::uint64_t count) {
+  file_system_of(request).forget(inode_of(inode), count);
+  fuse_reply_none(request);
+}
+
+void answer_forget_multi(fuse_req_t request, std::size_t count, fuse_forget_data* forgets) {
+  FileSystem& file_system = file_system_of(request);
+  for (std::size_t i = 0; i < count; ++i) file_system.forget(inode_of(forgets[i].ino), forgets[i].nlookup);
+  fuse_reply_none(request);
+}
+
+void answer_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
+  if (refuse_long_name(request, name)) return;
+  NewNode node{.mode = mode, .caller = caller_of(request)};
+  if (S_ISCHR(mode) || S_ISBLK(mode)) {
+    node.device_major = major(device);
+    node.device_minor = minor(device);
+  }
+  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+}
+
+void answer_mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
+  if (refuse_long_name(request, name)) return;
+  const NewNode node{.mode = S_IFDIR | (mode & 07777U), .caller = caller_of(request)};
+  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+}
+
+void answer_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
+  if (refuse_long_name(request, name)) return;
+  if (std::string_view(target).size() > kSymlinkTargetMaxBytes) {
+    fuse_reply_err(request, ENAMETOOLONG);
+    return;
+  }
+  const NewNode node{.mode = S_IFLNK | 0777U, .symlink_target = target, .caller = caller_of(request)};
+  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+}
+
+void answer_unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  if (refuse_long_name(request, name)) return;
+  reply_status(request, file_system_of(request).unlink(inode_of(parent), name));
+}
+
+void answer_rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  if (refuse_long_name(request, name)) return;
+  reply_status(request, file_system_of(request).remove_directory(inode_of(parent), name));
+}
+
+void answer_rename(fuse_req_t request, fuse_ino_t from, const char* from_name, fuse_ino_t to, const char* to_name,
+                   unsigned flags) {
+  if (refuse_long_name(request, from_name) || refuse_long_name(request, to_name)) return;
+  RenameMode mode = RenameMode::kReplace;
+  if (flags == RENAME_NOREPLACE) {
+    mode = RenameMode::kNoReplace;
+  } else if (flags == RENAME_EXCHANGE) {
+    mode = RenameMode::kExchange;
+  } else if (flags != 0) {
+    // RENAME_WHITEOUT must be atomic, which a rename and a mknod are not.
+    fuse_reply_err(request, EINVAL);
+    return;
+  }
+  reply_status(request, file_system_of(request).rename(inode_of(from), from_name, inode_of(to), to_name, mode));
+}
+
+void answer_link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
+  if (refuse_long_name(request, name)) return;
+  reply_entry(request, file_system_of(request).link(inode_of(inode), inode_of(parent), name));
+}
+
+void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file) {
+  if (refuse_long_name(request, name)) return;
+  FrontEnd& front_end = front_end_of(request);
+  const NewNode node{.mode = S_IFREG | (mode & 07777U), .caller = caller_of(request)};
+  const auto made = front_end.file_system.make_node(inode_of(parent), name, node);
+  if (!made.ok()) {
+    reply_error(request, made.error());
+    return;
+  }
+  const fuse_entry_param entry = entry_of(front_end, *made);
+  file->keep_cache = !front_end.revalidate;
+  if (fuse_reply_create(request, &entry, file) != 0) front_end.file_system.forget(made->inode, 1);
+}
+
+}  // namespace
+
+void add_name_operations(fuse_lowlevel_ops& operations) {
+  operations.lookup = answer_lookup;
+  operations.forget = answer_forget;
+  operations.forget_multi = answer_forget_multi;
+  operations.mknod = answer_mknod;
+  operations.mkdir = answer_mkdir;
+  operations.symlink = answer_symlink;
+  operations.unlink = answer_unlink;
+  operations.rmdir = answer_rmdir;
+  operations.rename = answer_rename;
+  operations.link = answer_link;
+  operations.create = answer_create;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,317 @@
+#include <fuse_log.h>
+#include <pthread.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "common/log.h"
+#include "common/mutex.h"
+#include "fs/fuse/front_end.h"
+#include "fs/fuse/mount.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr double kTimeoutSeconds = 24 * 3600;
+constexpr unsigned kBackgroundMax = 64;
+
+// While it is set, what libfuse has to say on this thread goes there and not to the log.
+thread_local std::string* captured_message = nullptr;
+
+void take_message(enum fuse_log_level level, const char* format, va_list arguments) {
+  std::array<char, 512> text{};
+  std::vsnprintf(text.data(), text.size(), format, arguments);
+  std::string_view message(text.data());
+  while (message.ends_with('\n')) message.remove_suffix(1);
+  if (message.starts_with("fuse: ")) message.remove_prefix(6);
+  if (captured_message != nullptr) {
+    captured_message->assign(message);
+  } else if (level <= FUSE_LOG_ERR) {
+    log_error(message);
+  } else if (level <= FUSE_LOG_WARNING) {
+    log_warning(message);
+  }
+}
+
+// libfuse splits options at commas.
+std::string escaped(std::string_view value) {
+  std::string result;
+  for (const char c : value) {
+    if (c == ',' || c == '\\') result.push_back('\\');
+    result.push_back(c);
+  }
+  return result;
+}
+
+std::string option_list(const FuseMountOptions& options) {
+  std::string list = "default_permissions,subtype=tarnfs,max_read=" + std::to_string(kTransferMaxBytes);
+  list += ",fsname=" + escaped(options.source);
+  list += options.read_only ? ",ro" : ",rw";
+  for (const std::string& option : options.kernel_options) list += "," + escaped(option);
+  return list;
+}
+
+Status check_mountpoint(const std::string& path) {
+  struct stat found {};
+  if (::stat(path.c_str(), &found) != 0) {
+    return Error(ErrorCode::kInvalid, "mount on " + path + ": " + std::strerror(errno));
+  }
+  if (!S_ISDIR(found.st_mode)) {
+    return Error(ErrorCode::kInvalid, "mount on " + path + ": not a directory; give one that exists");
+  }
+  return {};
+}
+
+void ask_for(fuse_conn_info& connection, unsigned capability, bool wanted) {
+  if (wanted && (connection.capable & capability) != 0) {
+    connection.want |= capability;
+  } else {
+    connection.want &= ~capability;
+  }
+}
+
+void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
+  const bool ours_alone = !front_end.revalidate;
+  for (const unsigned capability :
+       {FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_IOCTL_DIR, FUSE_CAP_EXPORT_SUPPORT,
+        FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK}) {
+    ask_for(connection, capability, true);
+  }
+  ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone && !front_end.read_only);
+  ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
+  ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
+  // An open must be able to go without a request, so O_TRUNC comes as SETATTR. Data is checksummed, so it must be in
+  // memory, and splice only costs.
+  for (const unsigned capability : {FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ, FUSE_CAP_SPLICE_WRITE,
+                                    FUSE_CAP_SPLICE_MOVE, FUSE_CAP_HANDLE_KILLPRIV}) {
+    ask_for(connection, capability, false);
+  }
+  connection.max_write = kTransferMaxBytes;
+  connection.max_read = kTransferMaxBytes;
+  connection.max_background = kBackgroundMax;
+  connection.congestion_threshold = kBackgroundMax * 3 / 4;
+  connection.time_gran = 1;
+  // An open that revalidates drops what is cached, which takes a request.
+  front_end.open_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  front_end.open_directory_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
+}
+
+// Interrupts the semaphore that libfuse's loop waits on.
+void install_wake_signal() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ::sigaction(SIGRTMIN + 1, &action, nullptr);
+}
+
+class FuseSession final : public FuseMount {
+ public:
+  FuseSession(FileSystem& file_system, const FuseMountOptions& options, std::function<void()> on_end)
+      : served_{FrontEnd(file_system), this}, options_(options), on_end_(std::move(on_end)) {
+    served_.front_end.read_only = options.read_only;
+    served_.front_end.revalidate = options.revalidate;
+    served_.front_end.timeout_seconds = options.revalidate ? 0 : kTimeoutSeconds;
+  }
+  ~FuseSession() override;
+  FuseSession(const FuseSession&) = delete;
+  FuseSession& operator=(const FuseSession&) = delete;
+
+  Status start();
+  Status unmount(bool lazily) override;
+  void abort() override;
+  void wait() override;
+  bool ended() const override;
+  void invalidate(std::span<const InodeNumber> inodes) override;
+
+ private:
+  enum class State {
+    kStarting,  // the kernel has not spoken yet
+    kServing,   // between INIT and the last request
+    kClosing,   // no request is served any more; the session is being closed
+    kEnded,
+  };
+  // What the requests see as user data; FrontEnd first, for it is what front_end_of() takes.
+  struct Served {
+    FrontEnd front_end;
+    FuseSession* session;
+  };
+
+  static void answer_init(void* user_data, fuse_conn_info* connection);
+  Status create_session();
+  void loop();
+  void close_session();
+  void take_ready();
+
+  Served served_;
+  const FuseMountOptions options_;
+  const std::function<void()> on_end_;
+  fuse_session* session_ = nullptr;  // set by start(), freed when the loop has ended
+  std::thread loop_thread_;
+
+  mutable Mutex mutex_;
+  Condition changed_;
+  State state_ TARNFS_GUARDED_BY(mutex_) = State::kStarting;
+  unsigned invalidations_ TARNFS_GUARDED_BY(mutex_) = 0;  // calls that are using the session
+  bool detached_ TARNFS_GUARDED_BY(mutex_) = false;       // the mountpoint may be somebody else's by now
+};
+
+void FuseSession::answer_init(void* user_data, fuse_conn_info* connection) {
+  auto& served = *reinterpret_cast<Served*>(user_data);
+  negotiate(served.front_end, *connection);
+  served.session->take_ready();
+}
+
+void FuseSession::take_ready() {
+  MutexLock lock(mutex_);
+  state_ = State::kServing;
+  changed_.notify_all();
+}
+
+Status FuseSession::create_session() {
+  fuse_lowlevel_ops operations{};
+  operations.init = answer_init;
+  add_name_operations(operations);
+  add_inode_operations(operations);
+  add_data_operations(operations);
+  add_directory_operations(operations);
+
+  const std::string list = option_list(options_);
+  std::array<const char*, 3> words = {"tarnfs", "-o", list.c_str()};
+  fuse_args arguments = FUSE_ARGS_INIT(static_cast<int>(words.size()), const_cast<char**>(words.data()));
+  session_ = fuse_session_new(&arguments, &operations, sizeof operations, &served_);
+  fuse_opt_free_args(&arguments);
+  if (session_ == nullptr) return Error(ErrorCode::kInvalid);
+  if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
+    fuse_session_destroy(session_);
+    session_ = nullptr;
+    return Error(ErrorCode::kIo);
+  }
+  return {};
+}
+
+Status FuseSession::start() {
+  TARNFS_TRY(check_mountpoint(options_.mountpoint));
+  install_wake_signal();
+  fuse_set_log_func(take_message);
+  std::string message;
+  captured_message = &message;
+  const Status created = create_session();
+  captured_message = nullptr;
+  if (!created.ok()) {
+    const std::string reason = message.empty() ? "libfuse refused without a reason" : message;
+    return Error(created.error().code(), "mount on " + options_.mountpoint + ": " + reason);
+  }
+  loop_thread_ = std::thread([this] { loop(); });
+  MutexLock lock(mutex_);
+  while (state_ == State::kStarting) changed_.wait(mutex_);
+  if (state_ == State::kServing) return {};
+  return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
+}
+
+void FuseSession::loop() {
+  fuse_loop_config* config = fuse_loop_cfg_create();
+  fuse_loop_cfg_set_clone_fd(config, 1);
+  fuse_loop_cfg_set_max_threads(config, options_.threads_max);
+  const int result = fuse_session_loop_mt(session_, config);
+  fuse_loop_cfg_destroy(config);
+  if (result != 0) log_error("serve " + options_.mountpoint + ": " + std::strerror(result < 0 ? -result : result));
+  close_session();
+  if (on_end_) on_end_();
+  MutexLock lock(mutex_);
+  state_ = State::kEnded;
+  changed_.notify_all();
+}
+
+// Closing the session's descriptor is what makes the kernel answer whoever still waits on the mount.
+void FuseSession::close_session() {
+  bool detached = false;
+  {
+    MutexLock lock(mutex_);
+    state_ = State::kClosing;
+    changed_.notify_all();
+    while (invalidations_ > 0) changed_.wait(mutex_);
+    detached = detached_;
+  }
+  // Takes the mount away if it is still there; it must not take away another one at the same place.
+  if (!detached) fuse_session_unmount(session_);
+  fuse_session_destroy(session_);
+}
+
+Status FuseSession::unmount(bool lazily) {
+  if (ended()) return {};
+  const int flags = UMOUNT_NOFOLLOW | (lazily ? MNT_DETACH : 0);
+  if (lazily) {
+    MutexLock lock(mutex_);
+    detached_ = true;
+  }
+  if (::umount2(options_.mountpoint.c_str(), flags) == 0) return {};
+  const int number = errno;
+  if (number == EINVAL || number == ENOENT) return {};  // somebody else was faster
+  const ErrorCode code = number == EBUSY ? ErrorCode::kBusy : ErrorCode::kNotPermitted;
+  return Error(code, "unmount " + options_.mountpoint + ": " + std::strerror(number));
+}
+
+// libfuse's loop looks at the exit flag and then waits on a semaphore that only a signal interrupts. A signal that
+// comes between the two is lost, so it is sent until the loop is seen to have ended.
+void FuseSession::abort() {
+  MutexLock lock(mutex_);
+  if (state_ < State::kClosing) fuse_session_exit(session_);
+  while (state_ < State::kClosing) {
+    ::pthread_kill(loop_thread_.native_handle(), SIGRTMIN + 1);
+    changed_.wait_for(mutex_, std::chrono::milliseconds(10));
+  }
+  while (state_ != State::kEnded) changed_.wait(mutex_);
+}
+
+void FuseSession::wait() {
+  MutexLock lock(mutex_);
+  while (state_ != State::kEnded) changed_.wait(mutex_);
+}
+
+bool FuseSession::ended() const {
+  MutexLock lock(mutex_);
+  return state_ == State::kEnded;
+}
+
+void FuseSession::invalidate(std::span<const InodeNumber> inodes) {
+  {
+    MutexLock lock(mutex_);
+    if (state_ != State::kServing) return;
+    ++invalidations_;
+  }
+  for (const InodeNumber inode : inodes) {
+    // ENOENT: the kernel does not know it, so there is nothing to forget.
+    fuse_lowlevel_notify_inval_inode(session_, inode.value, 0, 0);
+  }
+  MutexLock lock(mutex_);
+  --invalidations_;
+  changed_.notify_all();
+}
+
+FuseSession::~FuseSession() {
+  if (!loop_thread_.joinable()) return;
+  if (!ended()) {
+    const Status unmounted = unmount(true);
+    if (!unmounted.ok()) log_warning(unmounted.error().describe());
+    abort();
+  }
+  loop_thread_.join();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FuseMount>> FuseMount::mount(FileSystem& file_system, const FuseMountOptions& options,
+                                                    std::function<void()> on_end) {
+  auto session = std::make_unique<FuseSession>(file_system, options, std::move(on_end));
+  TARNFS_TRY(session->start());
+  return std::unique_ptr<FuseMount>(std::move(session));
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,418 @@
+// Mounts a file system in memory for real and makes the system calls. Skipped where there is no /dev/fuse to open.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "fs/fuse/mount.h"
+#include "tests/support/memory_file_system.h"
+
+using namespace tarnfs;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool can_mount() {
+  const int descriptor = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
+  if (descriptor >= 0) ::close(descriptor);
+  const bool possible = descriptor >= 0 && ::geteuid() == 0;
+  if (!possible) MESSAGE("skipped: needs root and /dev/fuse");
+  return possible;
+}
+
+// A mountpoint that goes away with the test, and the mount on it.
+struct Mounted {
+  explicit Mounted(bool revalidate = false) {
+    std::string pattern = (fs::temp_directory_path() / "tarnfs-mount-XXXXXX").string();
+    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+    directory = pattern;
+    options.mountpoint = directory.string();
+    options.source = "/images/a, b.tarnfs";
+    options.revalidate = revalidate;
+    options.kernel_options = {"allow_other", "suid", "dev"};
+    auto mounted = FuseMount::mount(file_system, options, [this] { ended = true; });
+    REQUIRE_MESSAGE(mounted.ok(), (mounted.ok() ? "" : mounted.error().describe()));
+    mount = std::move(*mounted);
+  }
+  ~Mounted() {
+    mount.reset();
+    fs::remove(directory);
+  }
+  Mounted(const Mounted&) = delete;
+  Mounted& operator=(const Mounted&) = delete;
+
+  std::string at(const std::string& name) const { return (directory / name).string(); }
+
+  MemoryFileSystem file_system;
+  FuseMountOptions options;
+  fs::path directory;
+  std::atomic<bool> ended{false};
+  std::unique_ptr<FuseMount> mount;
+};
+
+void write_file(const std::string& path, const std::string& content) {
+  std::ofstream out(path, std::ios::binary);
+  out << content;
+  out.close();
+  REQUIRE(out.good());
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+struct stat stat_at(const std::string& path) {
+  struct stat found {};
+  REQUIRE(::lstat(path.c_str(), &found) == 0);
+  return found;
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::string& path, int flags, mode_t mode = 0644)
+      : number_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {
+    REQUIRE(number_ >= 0);
+  }
+  ~Descriptor() { ::close(number_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  operator int() const { return number_; }
+
+ private:
+  int number_;
+};
+
+}  // namespace
+
+TEST_CASE("it is shown with its type and image, and the end of the mount ends the session") {
+  if (!can_mount()) return;
+  Mounted m;
+  std::ifstream table("/proc/self/mounts");
+  std::string line;
+  bool found = false;
+  while (std::getline(table, line)) {
+    if (line.find(m.directory.string() + " ") == std::string::npos) continue;
+    found = true;
+    CHECK(line.starts_with("/images/a,\\040b.tarnfs "));
+    CHECK(line.find(" fuse.tarnfs rw,") != std::string::npos);
+    CHECK(line.find("default_permissions") != std::string::npos);
+    CHECK(line.find("nosuid") == std::string::npos);
+  }
+  CHECK(found);
+  REQUIRE(::umount2(m.directory.c_str(), 0) == 0);
+  m.mount->wait();
+  CHECK(m.mount->ended());
+}
+
+TEST_CASE("names: files, directories, links, special files, renames") {
+  if (!can_mount()) return;
+  Mounted m;
+  write_file(m.at("a"), "hello");
+  CHECK(read_file(m.at("a")) == "hello");
+  fs::create_directories(m.at("d/e/f"));
+  fs::create_symlink("../a", m.at("d/s"));
+  CHECK(fs::read_symlink(m.at("d/s")) == "../a");
+  CHECK(read_file(m.at("d/s")) == "hello");
+  fs::create_hard_link(m.at("a"), m.at("d/a2"));
+  CHECK(stat_at(m.at("a")).st_nlink == 2);
+  CHECK(stat_at(m.at("a")).st_ino == stat_at(m.at("d/a2")).st_ino);
+  REQUIRE(::mknod(m.at("null").c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0);
+  CHECK(stat_at(m.at("null")).st_rdev == makedev(1, 3));
+  Descriptor(m.at("null"), O_WRONLY);
+  REQUIRE(::mkfifo(m.at("fifo").c_str(), 0600) == 0);
+  CHECK(S_ISFIFO(stat_at(m.at("fifo")).st_mode));
+
+  CHECK(::rmdir(m.at("d").c_str()) == -1);
+  CHECK(errno == ENOTEMPTY);
+  write_file(m.at("b"), "bee");
+  CHECK(::renameat2(AT_FDCWD, m.at("b").c_str(), AT_FDCWD, m.at("a").c_str(), RENAME_NOREPLACE) == -1);
+  CHECK(errno == EEXIST);
+  CHECK(::renameat2(AT_FDCWD, m.at("b").c_str(), AT_FDCWD, m.at("a").c_str(), RENAME_EXCHANGE) == 0);
+  CHECK(read_file(m.at("a")) == "bee");
+  CHECK(::renameat2(AT_FDCWD, m.at("b").c_str(), AT_FDCWD, m.at("c").c_str(), RENAME_WHITEOUT) == -1);
+  CHECK(errno == EINVAL);
+  fs::rename(m.at("a"), m.at("b"));
+  CHECK(!fs::exists(m.at("a")));
+  CHECK(::open(m.at(std::string(300, 'n')).c_str(), O_RDONLY) == -1);
+  CHECK(errno == ENAMETOOLONG);
+  CHECK(fs::remove_all(m.at("d")) > 0);
+}
+
+TEST_CASE("the umask reaches the file system, and a missing name is forgotten when it comes") {
+  if (!can_mount()) return;
+  Mounted m;
+  CHECK(!fs::exists(m.at("late")));
+  const mode_t before = ::umask(027);
+  write_file(m.at("late"), "x");
+  ::umask(before);
+  CHECK((stat_at(m.at("late")).st_mode & 07777) == 0640);
+}
+
+TEST_CASE("an unlinked open file lives until it is closed, and then its inode is freed") {
+  if (!can_mount()) return;
+  Mounted m;
+  {
+    Descriptor file(m.at("gone"), O_RDWR | O_CREAT);
+    REQUIRE(::unlink(m.at("gone").c_str()) == 0);
+    REQUIRE(::write(file, "still", 5) == 5);
+    char content[5];
+    CHECK(::pread(file, content, 5, 0) == 5);
+    CHECK(m.file_system.node_count() == 2);
+  }
+  REQUIRE(::umount2(m.directory.c_str(), 0) == 0);
+  m.mount->wait();
+  CHECK(m.file_system.node_count() == 1);
+}
+
+TEST_CASE("data: large, sparse, direct, truncated, copied, synced") {
+  if (!can_mount()) return;
+  Mounted m;
+  std::string large(5'000'001, ' ');
+  for (std::size_t i = 0; i < large.size(); ++i) large[i] = static_cast<char>(i * 31 >> 7);
+  write_file(m.at("large"), large);
+  {
+    Descriptor file(m.at("large"), O_RDWR);
+    CHECK(::fsync(file) == 0);
+    CHECK(::fdatasync(file) == 0);
+    CHECK(::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    CHECK(::lseek(file, 100, SEEK_HOLE) == static_cast<off_t>(large.size()));
+    CHECK(::lseek(file, 6'000'000, SEEK_DATA) == -1);
+    CHECK(errno == ENXIO);
+  }
+  CHECK(m.file_system.fsync_count() == 2);
+  CHECK(read_file(m.at("large")) == large);
+  {
+    Descriptor from(m.at("large"), O_RDONLY);
+    Descriptor to(m.at("copy"), O_RDWR | O_CREAT);
+    off_t from_offset = 10;
+    off_t to_offset = 0;
+    CHECK(::copy_file_range(from, &from_offset, to, &to_offset, 1000, 0) == 1000);
+    REQUIRE(::ftruncate(to, 500) == 0);
+    CHECK(::fallocate(to, 0, 0, 600) == 0);
+    CHECK(::fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 100) == 0);
+  }
+  CHECK(read_file(m.at("copy")) == std::string(100, '\0') + large.substr(110, 400) + std::string(100, '\0'));
+  {
+    Descriptor file(m.at("large"), O_RDWR | O_TRUNC);
+    CHECK(stat_at(m.at("large")).st_size == 0);
+    alignas(4096) static char block[4096] = "direct";
+    Descriptor direct(m.at("large"), O_RDWR | O_DIRECT);
+    CHECK(::pwrite(direct, block, sizeof block, 8192) == sizeof block);
+    CHECK(::pread(direct, block, sizeof block, 8192) == sizeof block);
+    CHECK(std::string(block) == "direct");
+  }
+  Descriptor appended(m.at("large"), O_WRONLY | O_APPEND);
+  CHECK(::write(appended, "end", 3) == 3);
+  CHECK(stat_at(m.at("large")).st_size == 8192 + 4096 + 3);
+}
+
+TEST_CASE("attributes: mode, owner, times before 1970 and after 2446, flags, statfs") {
+  if (!can_mount()) return;
+  Mounted m;
+  write_file(m.at("a"), "x");
+  REQUIRE(::chmod(m.at("a").c_str(), 0421) == 0);
+  REQUIRE(::chown(m.at("a").c_str(), 5, 6) == 0);
+  for (const std::int64_t seconds : {std::int64_t{-5'000'000'000}, std::int64_t{20'000'000'000}}) {
+    const timespec times[2] = {{seconds, 11}, {seconds + 1, 999'999'999}};
+    REQUIRE(::utimensat(AT_FDCWD, m.at("a").c_str(), times, 0) == 0);
+    const struct stat found = stat_at(m.at("a"));
+    CHECK(found.st_mtim.tv_sec == seconds + 1);
+    CHECK(found.st_mtim.tv_nsec == 999'999'999);
+    CHECK(found.st_atim.tv_sec == seconds);
+  }
+  const struct stat found = stat_at(m.at("a"));
+  CHECK((found.st_mode & 07777) == 0421);
+  CHECK(found.st_uid == 5);
+  CHECK(found.st_gid == 6);
+
+  Descriptor file(m.at("a"), O_RDONLY);
+  int flags = FS_NODUMP_FL | FS_NOATIME_FL;
+  CHECK(::ioctl(file, FS_IOC_SETFLAGS, &flags) == 0);
+  flags = 0;
+  CHECK(::ioctl(file, FS_IOC_GETFLAGS, &flags) == 0);
+  CHECK(flags == (FS_NODUMP_FL | FS_NOATIME_FL));
+  fsxattr extended{};
+  CHECK(::ioctl(file, FS_IOC_FSGETXATTR, &extended) == 0);
+  CHECK(extended.fsx_xflags == (FS_XFLAG_NODUMP | FS_XFLAG_NOATIME));
+  flags = FS_COMPR_FL;
+  CHECK(::ioctl(file, FS_IOC_SETFLAGS, &flags) == -1);
+  CHECK(errno == EOPNOTSUPP);
+
+  struct statvfs usage {};
+  REQUIRE(::statvfs(m.directory.c_str(), &usage) == 0);
+  CHECK(usage.f_blocks == 1000);
+  CHECK(usage.f_bavail == 500);
+  CHECK(usage.f_namemax == 255);
+}
+
+TEST_CASE("extended attributes") {
+  if (!can_mount()) return;
+  Mounted m;
+  write_file(m.at("a"), "x");
+  const std::string path = m.at("a");
+  REQUIRE(::setxattr(path.c_str(), "user.one", "1", 1, XATTR_CREATE) == 0);
+  CHECK(::setxattr(path.c_str(), "user.one", "1", 1, XATTR_CREATE) == -1);
+  CHECK(errno == EEXIST);
+  REQUIRE(::setxattr(path.c_str(), "user.two", "two", 3, 0) == 0);
+  char value[64];
+  CHECK(::getxattr(path.c_str(), "user.two", nullptr, 0) == 3);
+  CHECK(::getxattr(path.c_str(), "user.two", value, 2) == -1);
+  CHECK(errno == ERANGE);
+  CHECK(::getxattr(path.c_str(), "user.two", value, sizeof value) == 3);
+  CHECK(::getxattr(path.c_str(), "user.none", value, sizeof value) == -1);
+  CHECK(errno == ENODATA);
+  const ssize_t bytes = ::listxattr(path.c_str(), value, sizeof value);
+  CHECK(std::string(value, static_cast<std::size_t>(bytes)) == std::string("user.one\0user.two\0", 18));
+  CHECK(::removexattr(path.c_str(), "user.one") == 0);
+  CHECK(::listxattr(path.c_str(), nullptr, 0) == 9);
+}
+
+TEST_CASE("a directory of many entries is listed whole, and its lookups are all given back") {
+  if (!can_mount()) return;
+  Mounted m;
+  constexpr int kCount = 3000;
+  for (int i = 0; i < kCount; ++i) {
+    Descriptor file(m.at("a file with a long name, number " + std::to_string(i)), O_WRONLY | O_CREAT);
+  }
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(m.directory)) {
+    names.insert(entry.path().filename());
+    CHECK(stat_at(entry.path()).st_size == 0);
+  }
+  CHECK(names.size() == kCount);
+  REQUIRE(::umount2(m.directory.c_str(), 0) == 0);
+  m.mount->wait();
+  // umount(2) sends no forgets: what is left is at most one lookup for each entry of each listing.
+  CHECK(m.file_system.node_count() == kCount + 1);
+}
+
+TEST_CASE("set-user-id goes when somebody else writes, truncates or the owner changes") {
+  if (!can_mount()) return;
+  Mounted m;
+  const std::string path = m.at("suid");
+  const auto as_other = [&](auto&& act) {
+    write_file(path, "program");
+    REQUIRE(::chmod(path.c_str(), 06777) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::setgid(1234) != 0 || ::setuid(1234) != 0) ::_exit(2);
+      ::_exit(act() ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WEXITSTATUS(status) == 0);
+    return stat_at(path).st_mode & 07777;
+  };
+  CHECK(as_other([&] {
+          const int file = ::open(path.c_str(), O_WRONLY);
+          return ::write(file, "P", 1) == 1 && ::close(file) == 0;
+        }) == 0777);
+  CHECK(as_other([&] { return ::truncate(path.c_str(), 3) == 0; }) == 0777);
+  CHECK(as_other([&] { return ::open(path.c_str(), O_WRONLY | O_TRUNC) >= 0; }) == 0777);
+  write_file(path, "program");
+  REQUIRE(::chmod(path.c_str(), 06777) == 0);
+  REQUIRE(::chown(path.c_str(), 7, 7) == 0);
+  CHECK((stat_at(path).st_mode & 07777) == 0777);
+  // A directory keeps its set-group-id.
+  fs::create_directory(m.at("d"));
+  REQUIRE(::chmod(m.at("d").c_str(), 02775) == 0);
+  REQUIRE(::chown(m.at("d").c_str(), 7, 7) == 0);
+  CHECK((stat_at(m.at("d")).st_mode & 07777) == 02775);
+}
+
+TEST_CASE("a mount that revalidates sees what changed behind the kernel") {
+  if (!can_mount()) return;
+  Mounted m(true);
+  write_file(m.at("a"), "old");
+  CHECK(read_file(m.at("a")) == "old");
+  CHECK(!fs::exists(m.at("b")));
+  const auto found = m.file_system.lookup(kRootDirectory, "a");
+  REQUIRE(found.ok());
+  const std::string fresh = "new content";
+  Descriptor open_before(m.at("a"), O_RDONLY);
+  REQUIRE(m.file_system.write(found->inode, 0, std::as_bytes(std::span<const char>(fresh)), {}).ok());
+  REQUIRE(m.file_system.link(found->inode, kRootDirectory, "b").ok());
+  m.mount->invalidate(std::vector<InodeNumber>{found->inode, InodeNumber{987654}});
+  CHECK(read_file(m.at("a")) == fresh);
+  CHECK(fs::exists(m.at("b")));
+  char content[32];
+  CHECK(::pread(open_before, content, sizeof content, 0) == static_cast<ssize_t>(fresh.size()));
+}
+
+TEST_CASE("unmount: busy, lazily, and at once") {
+  if (!can_mount()) return;
+  {
+    Mounted m;
+    Descriptor file(m.at("a"), O_RDWR | O_CREAT);
+    const Status refused = m.mount->unmount(false);
+    REQUIRE(!refused.ok());
+    CHECK(refused.error().code() == ErrorCode::kBusy);
+    CHECK(m.mount->unmount(true).ok());
+    CHECK(::write(file, "x", 1) == 1);  // still served
+    CHECK(!m.mount->ended());
+  }
+  Mounted m;
+  Descriptor file(m.at("a"), O_RDWR | O_CREAT);
+  m.mount->abort();
+  CHECK(m.mount->ended());
+  CHECK(m.ended);
+}
+
+TEST_CASE("what cannot be mounted is refused with a reason") {
+  MemoryFileSystem file_system;
+  FuseMountOptions options{.mountpoint = "/nonexistent/mountpoint", .source = "image"};
+  auto refused = FuseMount::mount(file_system, options, {});
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().code() == ErrorCode::kInvalid);
+  CHECK(refused.error().message().find("/nonexistent/mountpoint") != std::string::npos);
+  options.mountpoint = "/proc/self/exe";
+  refused = FuseMount::mount(file_system, options, {});
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().message().find("not a directory") != std::string::npos);
+  if (!can_mount()) return;
+  options.mountpoint = "/tmp";
+  options.kernel_options = {"no_such_option"};
+  refused = FuseMount::mount(file_system, options, {});
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().message().find("no_such_option") != std::string::npos);
+}
+
+TEST_CASE("many threads at once") {
+  if (!can_mount()) return;
+  Mounted m;
+  std::vector<std::thread> threads;
+  std::atomic<int> failures{0};
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string directory = m.at("t" + std::to_string(t));
+      if (::mkdir(directory.c_str(), 0755) != 0) ++failures;
+      for (int i = 0; i < 100; ++i) {
+        const std::string path = directory + "/" + std::to_string(i);
+        std::ofstream(path) << path;
+        if (read_file(path) != path) ++failures;
+        if (i % 2 == 0 && ::unlink(path.c_str()) != 0) ++failures;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failures == 0);
+  CHECK(m.file_system.node_count() == 1 + 8 + 8 * 50);
+}
