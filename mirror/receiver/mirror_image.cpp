@@ -1,0 +1,242 @@
+#include "mirror/receiver/mirror_image.h"
+
+#include "common/log.h"
+#include "mirror/wire/history.h"
+#include "mirror/wire/payload.h"
+
+namespace tarnfs {
+namespace {
+
+Error peer_fault(const std::string& what) {
+  return Error(ErrorCode::kCorrupt, "the primary broke the protocol: " + what);
+}
+
+// An error on our own side is never taken for one of the peer.
+Error own_fault(const Error& error) {
+  return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kIo : error.code(), error.describe());
+}
+
+// True when the blocks that any volume fills are all zero: a new block device, or an image that was never finished.
+Result<bool> is_blank(BlockDevice& device) {
+  if (device.size_blocks() < kVolumeBlocksMin) return device.size_blocks() == 0;
+  PageRef page = PageRef::uninitialised();
+  for (const std::uint64_t block : {std::uint64_t{0}, std::uint64_t{1}, device.size_blocks() - 1}) {
+    TARNFS_TRY(device.read(Address{block}, page.mutable_bytes()));
+    if (!is_all_zero(page.bytes())) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<MirrorImage>> MirrorImage::open(MirrorStorage& storage) {
+  std::unique_ptr<MirrorImage> image(new MirrorImage(storage));
+  TARNFS_TRY(image->load_image());
+  return image;
+}
+
+Status MirrorImage::load_image() {
+  auto opened = storage_.open_image();
+  if (!opened.ok() && opened.error().code() == ErrorCode::kNotFound) return {};
+  if (!opened.ok()) return opened.error();
+  image_ = *std::move(opened);
+  TARNFS_ASSIGN(const bool blank, is_blank(*image_));
+  if (blank) {
+    image_.reset();  // and with it the lock on the image, which create() takes again
+    return {};
+  }
+  TARNFS_ASSIGN(superblock_, read_superblock(*image_));
+  TARNFS_ASSIGN(const bool committed, staging_.recover(*superblock_));
+  if (committed) TARNFS_TRY(finish_publish());
+  auto newest = read_newest_root(*image_, *superblock_);
+  if (newest.ok()) {
+    root_ = *newest;
+  } else if (newest.error().code() != ErrorCode::kCorrupt) {
+    return newest.error();
+  }
+  // Without a valid root the mirror is empty: the first copy was not finished.
+  device_.set_image(image_);
+  return {};
+}
+
+Status MirrorImage::finish_publish() {
+  const RootBlock root = staging_.root();
+  const auto newest = read_newest_root(*image_, *superblock_);
+  if (!newest.ok() || newest->cp < root.cp) {
+    // All of it is verified before the first block is changed.
+    TARNFS_TRY(staging_.copy_to(nullptr));
+    TARNFS_TRY(staging_.copy_to(image_.get()));
+    TARNFS_TRY(publish_root(*image_, root));
+    log_info(storage_.name() + ": finished the publish of cp " + std::to_string(root.cp) + " after a restart");
+  }
+  return staging_.drop();
+}
+
+Status MirrorImage::attach(MirrorTarget& target) {
+  target_ = &target;
+  if (!root_) return {};
+  return target_->adopt(*root_);
+}
+
+Status MirrorImage::create(const Superblock& superblock) {
+  TARNFS_ASSIGN(image_, storage_.create_image(superblock.size_blocks));
+  // The copy at the end first: a torn superblock at the front is then read from there.
+  const PageRef page = page_of(superblock);
+  TARNFS_TRY(image_->write(Address{superblock.size_blocks - 1}, std::span(&page, 1)));
+  TARNFS_TRY(image_->flush());
+  TARNFS_TRY(image_->write(Address{0}, std::span(&page, 1)));
+  TARNFS_TRY(image_->flush());
+  superblock_ = superblock;
+  device_.set_image(image_);
+  return {};
+}
+
+Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
+  if (stopped_) return *stopped_;
+  auto superblock = check_superblock(hello.superblock);
+  if (!superblock.ok()) return peer_fault(superblock.error().describe());
+  if (volume_of(*superblock) != hello.volume) return peer_fault("its superblock is of another volume");
+  if (superblock_ && volume_of(*superblock_) != hello.volume) {
+    return Error(ErrorCode::kRefused, storage_.name() + " mirrors volume " + volume_of(*superblock_).to_string() +
+                                          ", not " + hello.volume.to_string() +
+                                          "; give this volume a mirror of its own");
+  }
+  if (superblock_ && superblock_->size_blocks != superblock->size_blocks) {
+    return Error(ErrorCode::kRefused, storage_.name() + " has another size than the volume");
+  }
+  if (!superblock_) {
+    if (const Status created = create(*superblock); !created.ok()) {
+      image_.reset();
+      return own_fault(created.error()).in("create the mirror's image");
+    }
+  }
+  end_session();
+  if (stopped_) return *stopped_;
+  session_open_ = true;
+  epoch_ = hello.epoch;
+  wire::Welcome welcome;
+  if (root_) {
+    const StateName state = state_of(*root_);
+    welcome.has_state = true;
+    welcome.epoch = state.epoch;
+    welcome.cp = state.cp;
+    welcome.root_checksum = state.root_checksum;
+  }
+  return welcome;
+}
+
+void MirrorImage::end_session() {
+  session_open_ = false;
+  sequence_ = 0;
+  applied_bytes_ = 0;
+  since_root_.reset();
+  if (stopped_) return;  // what is committed must stay for the next start
+  if (const Status dropped = staging_.drop(); !dropped.ok()) stop(dropped.error());
+}
+
+void MirrorImage::stop(const Error& reason) {
+  stopped_ = Error(ErrorCode::kIo, "the mirror stopped after a failed write (" + reason.describe() +
+                                       "); repair the cause and start tarn-mirrord again");
+  log_error(storage_.name() + ": " + stopped_->message());
+}
+
+Result<wire::Credit> MirrorImage::apply(const wire::Blocks& blocks, std::span<const Frame> payload) {
+  if (stopped_) return *stopped_;
+  if (!session_open_) return peer_fault("blocks outside a session");
+  auto credit = take(blocks, payload);
+  session_open_ = credit.ok();
+  return credit;
+}
+
+Result<wire::Published> MirrorImage::apply(const wire::Root& message) {
+  if (stopped_) return *stopped_;
+  if (!session_open_) return peer_fault("a root outside a session");
+  auto published = take(message);
+  session_open_ = published.ok();
+  return published;
+}
+
+Result<wire::Credit> MirrorImage::take(const wire::Blocks& blocks, std::span<const Frame> payload) {
+  if (blocks.sequence != sequence_ + 1) return peer_fault("blocks are missing or came twice");
+  if (blocks.cp <= published_cp()) return peer_fault("blocks of a cp that is published");
+  for (const wire::BlockEntry& entry : blocks.entries) {
+    if (!is_data_address(entry.address, superblock_->size_blocks)) {
+      return peer_fault("address " + std::to_string(entry.address.value) + " is outside the data area");
+    }
+  }
+  TARNFS_ASSIGN(const std::vector<PageRef> pages, wire::unpack(blocks, payload));
+  TARNFS_TRY(write_blocks(blocks, pages));
+  for (const wire::BlockEntry& entry : blocks.entries) since_root_.add(entry);
+  sequence_ = blocks.sequence;
+  applied_bytes_ += blocks.raw_bytes;
+  return wire::Credit{sequence_, applied_bytes_};
+}
+
+Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages) {
+  std::vector<BlockWrite> in_place;
+  std::vector<BlockWrite> staged;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    const wire::BlockEntry& entry = blocks.entries[i];
+    const auto used = root_ ? target_->in_use(entry.address) : Result<bool>(false);
+    if (!used.ok()) return own_fault(used.error()).in("look up a block of the published state");
+    (*used ? staged : in_place).push_back({entry.address, entry.checksum, pages[i]});
+  }
+  Status status;
+  if (!staged.empty()) status = staging_.add(superblock_->size_blocks, staged);
+  if (status.ok()) status = write_in_place(*image_, in_place);
+  if (status.ok()) return {};
+  // A full disk changed nothing that was promised: the primary sends these blocks again. Any other failure may have
+  // lost writes that seemed done.
+  if (status.error().code() == ErrorCode::kNoSpace) return status.error();
+  if (status.error().code() == ErrorCode::kCorrupt) return peer_fault(status.error().message());
+  stop(status.error());
+  return *stopped_;
+}
+
+Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
+  auto root = check_root_block(message.root);
+  if (!root.ok()) return peer_fault(root.error().describe());
+  if (root->volume != superblock_->volume || root->size_blocks != superblock_->size_blocks) {
+    return peer_fault("a root block of another volume");
+  }
+  if (root->epoch != epoch_.bytes) return peer_fault("a root block of another epoch than the primary's");
+  if (message.base != published_cp()) return peer_fault("a root on top of another cp than the published one");
+  if (root->cp <= published_cp().value) return peer_fault("a root that is not newer than the published one");
+  if (root_ && relation_of(state_of(*root_), *root) != Relation::kBehind) {
+    return peer_fault("a root whose history does not have the published state");
+  }
+  if (message.block_count != since_root_.count() || message.running_checksum != since_root_.value()) {
+    return peer_fault("the root does not fit the blocks before it");
+  }
+  return root;
+}
+
+Result<wire::Published> MirrorImage::take(const wire::Root& message) {
+  TARNFS_ASSIGN(const RootBlock root, check(message));
+  const Status published = staging_.empty() ? publish(root) : publish_staged(root);
+  if (!published.ok()) {
+    stop(published.error());
+    return *stopped_;
+  }
+  root_ = root;
+  since_root_.reset();
+  return wire::Published{Cp{root.cp}, root.checksum};
+}
+
+Status MirrorImage::publish(const RootBlock& root) {
+  TARNFS_TRY(publish_root(*image_, root));
+  return target_->adopt(root);
+}
+
+Status MirrorImage::publish_staged(const RootBlock& root) {
+  TARNFS_TRY(image_->flush());
+  TARNFS_TRY(staging_.commit(root));
+  device_.show(staging_.blocks(), staging_.device());
+  TARNFS_TRY(target_->adopt(root));
+  TARNFS_TRY(staging_.copy_to(image_.get()));
+  TARNFS_TRY(publish_root(*image_, root));
+  device_.hide();
+  return staging_.drop();
+}
+
+}  // namespace tarnfs

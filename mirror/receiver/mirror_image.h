@@ -1,0 +1,93 @@
+// The mirror's copy of a volume: applies what a primary sends to the image, so that the published state stays whole.
+//
+// Purpose: everything of the receiver but threads and network.
+//
+// Invariants:
+//   1. No block that the published root refers to is overwritten before the next root is decided: by its own slot in
+//      the image, or, when blocks are staged, by the commit record of the staging file.
+//   2. Nothing of the peer is written before its address and checksum were verified.
+//   3. A root is published only on top of exactly the blocks that the primary counted.
+//   4. After a failed write or flush of the image nothing more is written until the process starts again.
+//
+// The steps of a publish with staged blocks: flush the image; staging file durable; commit record (decided); staged
+// blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and dropped.
+// Without staged blocks: flush, root slot (decided), flush; adopt.
+//
+// Thread safety: one thread, but for device(), whose functions any thread may call.
+// Ownership: owns image and staging file. The target must live until the last call.
+// Errors: kCorrupt when the peer's bytes are at fault, and then nothing was published; kRefused and kBusy as Hello is
+// answered; any other code is our own failure.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "common/channel.h"
+#include "common/format.h"
+#include "common/replication.h"
+#include "mirror/receiver/mirror_storage.h"
+#include "mirror/receiver/staged_device.h"
+#include "mirror/receiver/staging_file.h"
+#include "mirror/wire/messages.h"
+
+namespace tarnfs {
+
+class MirrorImage {
+ public:
+  // Opens the image if there is one, and finishes a publish that was decided.
+  static Result<std::unique_ptr<MirrorImage>> open(MirrorStorage& storage);
+
+  // What the mirror's read-only volume works on.
+  StagedDevice& device() { return device_; }
+  // Makes `target` show the newest root, if there is one. Before the functions below.
+  Status attach(MirrorTarget& target);
+
+  // Begins a session, or says why not.
+  Result<wire::Welcome> begin_session(const wire::Hello& hello);
+  Result<wire::Credit> apply(const wire::Blocks& blocks, std::span<const Frame> payload);
+  Result<wire::Published> apply(const wire::Root& root);
+  // What was received since the last root is forgotten.
+  void end_session();
+
+  const std::optional<Superblock>& superblock() const { return superblock_; }
+  const std::optional<RootBlock>& root() const { return root_; }
+  std::uint64_t staged_bytes() const { return staging_.staged_bytes(); }
+  // Why nothing more is written, if so.
+  const std::optional<Error>& stopped() const { return stopped_; }
+
+ private:
+  explicit MirrorImage(MirrorStorage& storage) : storage_(storage), device_(storage.name()), staging_(storage) {}
+
+  Status load_image();
+  Status finish_publish();
+  Status create(const Superblock& superblock);
+  Result<RootBlock> check(const wire::Root& message) const;
+  Result<wire::Credit> take(const wire::Blocks& blocks, std::span<const Frame> payload);
+  Result<wire::Published> take(const wire::Root& message);
+  Status write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages);
+  Status publish(const RootBlock& root);
+  Status publish_staged(const RootBlock& root);
+  void stop(const Error& reason);
+  Cp published_cp() const { return Cp{root_ ? root_->cp : 0}; }
+
+  MirrorStorage& storage_;
+  StagedDevice device_;
+  StagingFile staging_;
+  std::shared_ptr<BlockDevice> image_;
+  std::optional<Superblock> superblock_;
+  std::optional<RootBlock> root_;
+  MirrorTarget* target_ = nullptr;
+  std::optional<Error> stopped_;
+
+  // Of the session. It is over after the first error.
+  bool session_open_ = false;
+  Epoch epoch_;
+  std::uint64_t sequence_ = 0;
+  std::uint64_t applied_bytes_ = 0;
+  wire::RunningChecksum since_root_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,78 @@
+// The staging file: blocks of the next state whose addresses the published state still uses.
+//
+// Purpose: such a block must not be written in place before the next root is decided. It waits here, and one write,
+// the commit record, decides the new state: from then on the copy to its place can be redone at every start.
+//
+// Layout, in blocks of 4096 bytes: 0 the commit record; 1 the root block; 2.. the staged blocks in the order in which
+// they came; then the index, 16 bytes (address, checksum) a block in the same order.
+//
+// Invariants:
+//   1. Block 0 holds a valid commit record only when everything else is durable and belongs to it. It is durably
+//      invalid before any other block of the file is changed.
+//   2. An address that is staged twice has its newer content.
+//   3. A file whose commit record is torn or of another version or volume counts as uncommitted.
+//
+// Thread safety: none; one thread. A committed file may be read by any thread through its device.
+// Errors: those of the device; kCorrupt when committed blocks are damaged.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "common/format.h"
+#include "common/replication.h"
+#include "mirror/receiver/mirror_storage.h"
+
+namespace tarnfs {
+
+// Writes blocks to their addresses, neighbours in one call. The order of `blocks` is lost.
+Status write_in_place(BlockDevice& device, std::vector<BlockWrite>& blocks);
+
+// Where the staged content of an address is in the staging file.
+using StagedBlocks = std::unordered_map<Address, Address>;
+
+class StagingFile {
+ public:
+  explicit StagingFile(MirrorStorage& storage) : storage_(storage) {}
+
+  // Opens what an earlier process left. True when it is committed; otherwise it was dropped.
+  Result<bool> recover(const Superblock& superblock);
+  // Adds blocks of a volume of `size_blocks`; makes the file when they are the first ones.
+  Status add(std::uint64_t size_blocks, std::span<const BlockWrite> blocks);
+  // Makes everything durable, then the commit record. After an error the state is undecided until the next recover().
+  Status commit(const RootBlock& root);
+  // Reads every staged block, verifies it, and writes it to its address of `image`. Does not flush. With `image` null
+  // it only verifies.
+  Status copy_to(BlockDevice* image);
+  // Makes the file uncommitted, durably, and removes it.
+  Status drop();
+
+  bool empty() const { return blocks_.empty(); }
+  std::uint64_t staged_bytes() const { return index_.size() * kBlockSize; }
+  // Of a committed file.
+  const RootBlock& root() const { return root_; }
+  const StagedBlocks& blocks() const { return blocks_; }
+  std::shared_ptr<BlockDevice> device() const { return device_; }
+
+ private:
+  struct IndexEntry {
+    Address address;
+    std::uint64_t checksum = 0;
+  };
+  static_assert(sizeof(IndexEntry) == 16);
+
+  Result<bool> load(const Superblock& superblock);
+  void clear();
+
+  MirrorStorage& storage_;
+  std::shared_ptr<BlockDevice> device_;
+  std::vector<IndexEntry> index_;
+  StagedBlocks blocks_;
+  RootBlock root_;
+};
+
+}  // namespace tarnfs

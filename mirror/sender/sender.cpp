@@ -1,0 +1,306 @@
+#include "mirror/sender/sender.h"
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+
+#include "common/log.h"
+#include "common/mutex.h"
+#include "mirror/sender/change_queue.h"
+#include "mirror/sender/lag_tracker.h"
+#include "mirror/sender/session.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr double kNsPerSecond = 1e9;
+
+class SenderWithThread final : public Sender, private SessionHost {
+ public:
+  explicit SenderWithThread(SenderOptions options) : options_(std::move(options)), queue_(options_.queue_limit_bytes) {}
+  ~SenderWithThread() override { stop(); }
+
+  void on_blocks(Cp cp, std::span<const BlockWrite> blocks) override {
+    MutexLock lock(mutex_);
+    queue_.add_blocks(cp, blocks);
+    lag_.add_bytes(blocks.size() * kBlockSize);
+    if (channel_ != nullptr) channel_->wake();
+  }
+
+  void on_published(const RootBlock& root) override {
+    MutexLock lock(mutex_);
+    queue_.add_root(root);
+    lag_.add_cp(Cp{root.cp}, options_.clock->monotonic_ns());
+    if (channel_ != nullptr) channel_->wake();
+    changed_.notify_all();
+  }
+
+  void start(ReplicationSource& source) override {
+    TARNFS_ASSERT(!thread_.joinable());
+    {
+      MutexLock lock(mutex_);
+      stopping_ = false;
+      state_ = SenderState::kConnecting;
+    }
+    const Cp newest{source.newest_root().cp};
+    {
+      MutexLock lock(mutex_);
+      if (newest > lag_.newest()) lag_.add_cp(newest, options_.clock->monotonic_ns());
+    }
+    thread_ = std::thread([this, &source] { run(source); });
+  }
+
+  void stop() override {
+    {
+      MutexLock lock(mutex_);
+      stopping_ = true;
+      if (channel_ != nullptr) channel_->wake();
+      changed_.notify_all();
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+
+  SenderStatus status() const override {
+    MutexLock lock(mutex_);
+    return status_now();
+  }
+
+  Status wait_published(Cp cp, std::chrono::milliseconds timeout) override {
+    bool diverged = false;
+    TARNFS_TRY(wait_for(
+        [&](const SenderStatus& status) {
+          diverged = status.state == SenderState::kDiverged;
+          return diverged || status.published_cp >= cp;
+        },
+        timeout));
+    if (diverged) return Error(ErrorCode::kRefused, status().last_error);
+    return {};
+  }
+
+  Status wait_for(const std::function<bool(const SenderStatus&)>& condition,
+                  std::chrono::milliseconds timeout) override {
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    MutexLock lock(mutex_);
+    while (!condition(status_now())) {
+      if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
+      const auto left = deadline - std::chrono::steady_clock::now();
+      if (left <= left.zero()) {
+        return Error(ErrorCode::kTimeout, "the mirror at " + options_.url + " did not get there in time" +
+                                              (last_error_.empty() ? "" : ": " + last_error_));
+      }
+      changed_.wait_for(mutex_, left);
+    }
+    return {};
+  }
+
+  void reconnect_now() override {
+    MutexLock lock(mutex_);
+    reconnect_asked_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  // What a connection's end means for the next one.
+  struct Ended {
+    bool welcomed = false;
+    bool diverged = false;
+  };
+
+  void run(ReplicationSource& source) {
+    std::uint64_t backoff_ms = options_.backoff_min_ms;
+    while (!stopping()) {
+      const Ended ended = run_connection(source);
+      if (ended.welcomed) backoff_ms = options_.backoff_min_ms;
+      set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
+      back_off(ended.diverged ? options_.diverged_retry_ms : backoff_ms);
+      backoff_ms = std::min(2 * backoff_ms, options_.backoff_max_ms);
+    }
+    set_state(SenderState::kStopped);
+  }
+
+  Ended run_connection(ReplicationSource& source) {
+    auto channel = options_.connect();
+    if (!channel.ok()) {
+      note_error(channel.error());
+      return {};
+    }
+    set_channel(channel->get());
+    Session session(**channel, source, *this, options_);
+    const Error reason = session.run();
+    set_channel(nullptr);
+    if (reason.code() != ErrorCode::kCanceled) note_error(reason);
+    return {session.welcomed(), session.diverged()};
+  }
+
+  void set_channel(Channel* channel) {
+    MutexLock lock(mutex_);
+    channel_ = channel;
+    if (channel == nullptr) queue_.close();
+  }
+
+  void back_off(std::uint64_t wait_ms) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
+    MutexLock lock(mutex_);
+    while (!stopping_ && !reconnect_asked_) {
+      const auto left = deadline - std::chrono::steady_clock::now();
+      if (left <= left.zero()) break;
+      changed_.wait_for(mutex_, left);
+    }
+    reconnect_asked_ = false;
+  }
+
+  // Each text is logged once in a row: a mirror that stays away is tried every few seconds.
+  void note_error(const Error& error) {
+    const std::string text = error.describe();
+    bool is_new = false;
+    {
+      MutexLock lock(mutex_);
+      is_new = text != logged_error_;
+      last_error_ = text;
+      logged_error_ = text;
+      changed_.notify_all();
+    }
+    if (is_new) log_warning("mirror " + options_.url + ": " + text);
+  }
+
+  bool stopping() const override {
+    MutexLock lock(mutex_);
+    return stopping_;
+  }
+
+  void open_queue(Cp newest) override {
+    MutexLock lock(mutex_);
+    queue_.open();
+    queue_.note_newest(newest);
+  }
+
+  ChangeQueue::Step next_step(Cp base, std::size_t blocks_max) override {
+    MutexLock lock(mutex_);
+    return queue_.next(base, blocks_max);
+  }
+
+  void on_state(SenderState state) override {
+    {
+      // The next try does not hide what is wrong until it went better.
+      MutexLock lock(mutex_);
+      if (state == SenderState::kHandshaking && state_ == SenderState::kDiverged) return;
+    }
+    set_state(state);
+  }
+
+  void set_state(SenderState state) {
+    bool became_live = false;
+    {
+      MutexLock lock(mutex_);
+      if (state_ == state) return;
+      state_ = state;
+      became_live = state == SenderState::kLive;
+      if (state != SenderState::kCatchingUp) catch_up_done_ = catch_up_total_ = 0;
+      if (became_live) {
+        last_error_.clear();
+        logged_error_.clear();
+      }
+      changed_.notify_all();
+    }
+    if (became_live) log_info("mirror " + options_.url + " is live");
+  }
+
+  void on_mirror_published(Cp cp) override {
+    MutexLock lock(mutex_);
+    mirror_cp_ = cp;
+    lag_.set_mirror(cp);
+    changed_.notify_all();
+  }
+
+  void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) override {
+    MutexLock lock(mutex_);
+    sent_bytes_ += raw_bytes;
+    wire_bytes_ += wire_bytes;
+    if (state_ == SenderState::kCatchingUp) catch_up_done_ += raw_bytes;
+    changed_.notify_all();
+  }
+
+  void on_catch_up(std::uint64_t bytes_total) override {
+    MutexLock lock(mutex_);
+    catch_up_done_ = 0;
+    catch_up_total_ = bytes_total;
+    catch_up_began_ns_ = options_.clock->monotonic_ns();
+  }
+
+  void on_rtt(std::uint64_t rtt_ns) override {
+    MutexLock lock(mutex_);
+    rtt_ns_ = rtt_ns;
+  }
+
+  SenderStatus status_now() const TARNFS_REQUIRES(mutex_) {
+    const std::uint64_t now_ns = options_.clock->monotonic_ns();
+    SenderStatus status;
+    status.url = options_.url;
+    status.state = state_;
+    status.published_cp = mirror_cp_;
+    status.lag_cps = lag_.lag_cps();
+    status.lag_bytes = lag_.lag_bytes();
+    status.lag_seconds = static_cast<double>(lag_.lag_ns(now_ns)) / kNsPerSecond;
+    status.sent_bytes = sent_bytes_;
+    status.wire_bytes = wire_bytes_;
+    if (wire_bytes_ > 0) status.compression_ratio = static_cast<double>(sent_bytes_) / static_cast<double>(wire_bytes_);
+    status.rtt_ms = static_cast<double>(rtt_ns_) / 1e6;
+    status.bytes_done = catch_up_done_;
+    status.bytes_total = catch_up_total_ == 0 ? 0 : std::max(catch_up_total_, catch_up_done_);
+    if (status.bytes_total > 0 && catch_up_done_ > 0) {
+      const double elapsed_seconds = static_cast<double>(now_ns - catch_up_began_ns_) / kNsPerSecond;
+      const double left_bytes = static_cast<double>(status.bytes_total - catch_up_done_);
+      status.eta_seconds = left_bytes * elapsed_seconds / static_cast<double>(catch_up_done_);
+    }
+    status.queued_bytes = queue_.queued_bytes();
+    status.overflow_count = queue_.overflow_count();
+    status.last_error = last_error_;
+    return status;
+  }
+
+  const SenderOptions options_;
+  std::thread thread_;  // start() and stop() only
+
+  mutable Mutex mutex_;
+  Condition changed_;
+  ChangeQueue queue_ TARNFS_GUARDED_BY(mutex_);
+  LagTracker lag_ TARNFS_GUARDED_BY(mutex_);
+  Channel* channel_ TARNFS_GUARDED_BY(mutex_) = nullptr;  // of the connection that stands; to wake it
+  bool stopping_ TARNFS_GUARDED_BY(mutex_) = false;
+  bool reconnect_asked_ TARNFS_GUARDED_BY(mutex_) = false;
+  SenderState state_ TARNFS_GUARDED_BY(mutex_) = SenderState::kConnecting;
+  Cp mirror_cp_ TARNFS_GUARDED_BY(mutex_);
+  std::uint64_t sent_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t wire_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t catch_up_done_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t catch_up_total_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t catch_up_began_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t rtt_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::string last_error_ TARNFS_GUARDED_BY(mutex_);
+  std::string logged_error_ TARNFS_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+std::string_view name_of(SenderState state) {
+  switch (state) {
+    case SenderState::kConnecting:
+    case SenderState::kHandshaking:
+      return "connecting";
+    case SenderState::kCatchingUp:
+      return "catching_up";
+    case SenderState::kLive:
+      return "live";
+    case SenderState::kDiverged:
+      return "diverged";
+    case SenderState::kStopped:
+      return "stopped";
+  }
+  return "unknown";
+}
+
+std::unique_ptr<Sender> Sender::create(SenderOptions options) {
+  return std::make_unique<SenderWithThread>(std::move(options));
+}
+
+}  // namespace tarnfs

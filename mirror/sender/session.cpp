@@ -1,0 +1,260 @@
+#include "mirror/sender/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "mirror/wire/history.h"
+#include "mirror/wire/payload.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kNsPerMs = 1'000'000;
+// While a walk finds nothing to send, the connection is looked after this often.
+constexpr std::uint64_t kPumpIntervalNs = 50 * kNsPerMs;
+
+Error peer_fault(const std::string& what) {
+  return Error(ErrorCode::kCorrupt, "the mirror broke the protocol: " + what);
+}
+
+// Keeps a root from reuse while it lives.
+class ScopedPin {
+ public:
+  ScopedPin(ReplicationSource& source, PinId pin) : source_(source), pin_(pin) {}
+  ~ScopedPin() { source_.unpin(pin_); }
+  ScopedPin(const ScopedPin&) = delete;
+  ScopedPin& operator=(const ScopedPin&) = delete;
+
+ private:
+  ReplicationSource& source_;
+  const PinId pin_;
+};
+
+wire::Hello hello_of(const Superblock& superblock, const RootBlock& root) {
+  wire::Hello hello;
+  hello.volume = volume_of(superblock);
+  hello.label = std::string(label_of(superblock));
+  const auto bytes = std::as_bytes(std::span(&superblock, 1));
+  std::copy(bytes.begin(), bytes.end(), hello.superblock.begin());
+  const StateName state = state_of(root);
+  hello.epoch = state.epoch;
+  hello.newest = state.cp;
+  hello.root_checksum = state.root_checksum;
+  const std::size_t count = std::min<std::size_t>(root.history_count, kHistoryMax);
+  hello.history.assign(root.history.begin(), root.history.begin() + static_cast<std::ptrdiff_t>(count));
+  return hello;
+}
+
+}  // namespace
+
+Session::~Session() {
+  if (mirror_pin_) source_.unpin(*mirror_pin_);
+}
+
+Error Session::run() {
+  host_.on_state(SenderState::kHandshaking);
+  next_ping_ns_ = options_.clock->monotonic_ns();
+  Status status = handshake();
+  if (status.ok()) status = stream();
+  // Best effort: a mirror that does not get it sees the connection break.
+  if (status.error().code() == ErrorCode::kCanceled && welcomed_) {
+    if (!send(wire::Bye{}).ok()) return status.error();
+  }
+  return status.error();
+}
+
+Status Session::handshake() {
+  const RootBlock ours = source_.newest_root();
+  TARNFS_TRY(send(hello_of(source_.superblock(), ours)));
+  while (!welcome_) TARNFS_TRY(pump(true));
+  TARNFS_TRY(judge(*welcome_, ours));
+  welcomed_ = true;
+  window_bytes_ = std::min(options_.window_bytes, welcome_->window_bytes);
+  if (welcome_->has_state) mirror_pin_ = source_.pin_root(mirror_cp_);
+  stream_base_ = mirror_cp_;
+  host_.on_mirror_published(mirror_cp_);
+  host_.open_queue(Cp{ours.cp});
+  return {};
+}
+
+Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
+  if (!welcome.has_state) return {};
+  StateName theirs = state_of(ours);
+  theirs.epoch = welcome.epoch;
+  theirs.cp = welcome.cp;
+  theirs.root_checksum = welcome.root_checksum;
+  if (welcome.cp.value == 0) return peer_fault("a state without a cp");
+  if (relation_of(theirs, ours) == Relation::kDiverged) {
+    diverged_ = true;
+    return Error(ErrorCode::kRefused, "the mirror at " + options_.url + " has cp " + std::to_string(welcome.cp.value) +
+                                          " of epoch " + welcome.epoch.to_string() + ", which this volume (cp " +
+                                          std::to_string(ours.cp) + ") never had: the two have diverged; both keep " +
+                                          "their data, choose one side before replication goes on");
+  }
+  mirror_cp_ = welcome.cp;
+  return {};
+}
+
+Status Session::stream() {
+  const auto blocks_max =
+      static_cast<std::size_t>(std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax));
+  for (;;) {
+    ChangeQueue::Step step = host_.next_step(stream_base_, blocks_max);
+    if (step.kind != ChangeQueue::Step::Kind::kCatchUp) host_.on_state(SenderState::kLive);
+    switch (step.kind) {
+      case ChangeQueue::Step::Kind::kWait:
+        TARNFS_TRY(pump(true));
+        break;
+      case ChangeQueue::Step::Kind::kBlocks:
+        TARNFS_TRY(send_batch(step.cp, step.blocks));
+        break;
+      case ChangeQueue::Step::Kind::kRoot:
+        TARNFS_TRY(send_root(*step.root));
+        break;
+      case ChangeQueue::Step::Kind::kCatchUp:
+        TARNFS_TRY(catch_up());
+        break;
+    }
+  }
+}
+
+Status Session::catch_up() {
+  const PinnedRoot pinned = source_.pin_newest_root();
+  const ScopedPin pin(source_, pinned.pin);
+  const Cp cp{pinned.root.cp};
+  host_.on_catch_up(stream_base_.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
+  host_.on_state(SenderState::kCatchingUp);
+  const std::size_t blocks_max = std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax);
+  std::vector<BlockWrite> batch;
+  TARNFS_TRY(source_.walk_changed(pinned.root, stream_base_, [&](const BlockWrite& block) -> Status {
+    batch.push_back(block);
+    if (batch.size() == blocks_max) return send_batch(cp, std::exchange(batch, {}));
+    if (options_.clock->monotonic_ns() - last_pump_ns_ < kPumpIntervalNs) return {};
+    return pump(false);
+  }));
+  if (!batch.empty()) TARNFS_TRY(send_batch(cp, batch));
+  TARNFS_TRY(send_root(pinned.root));
+  // Our own pin holds until the mirror's has moved to this root.
+  while (mirror_cp_ < cp) TARNFS_TRY(pump(true));
+  return {};
+}
+
+Status Session::send_batch(Cp cp, const std::vector<BlockWrite>& blocks) {
+  const std::uint64_t raw_bytes = blocks.size() * kBlockSize;
+  const auto window_full = [&] {
+    const std::uint64_t unapplied_bytes = sent_bytes_ - credited_bytes_;
+    return (unapplied_bytes > 0 && unapplied_bytes + raw_bytes > window_bytes_) ||
+           unanswered_messages() >= wire::kUnansweredMessagesMax;
+  };
+  TARNFS_TRY(pump(false));
+  while (window_full()) TARNFS_TRY(pump(true));
+  Message message = wire::pack(cp, ++sequence_, blocks);
+  for (const BlockWrite& block : blocks) since_root_.add({block.address, block.checksum});
+  sent_bytes_ += raw_bytes;
+  const std::uint64_t wire_bytes = message.size_bytes();
+  TARNFS_TRY(channel_.send(std::move(message)));
+  host_.on_sent(raw_bytes, wire_bytes);
+  return {};
+}
+
+Status Session::send_root(const RootBlock& root) {
+  while (unanswered_messages() >= wire::kUnansweredMessagesMax) TARNFS_TRY(pump(true));
+  wire::Root message;
+  const auto bytes = std::as_bytes(std::span(&root, 1));
+  std::copy(bytes.begin(), bytes.end(), message.root.begin());
+  message.base = stream_base_;
+  message.block_count = since_root_.count();
+  message.running_checksum = since_root_.value();
+  sent_roots_.push_back({Cp{root.cp}, root.checksum});
+  since_root_.reset();
+  stream_base_ = Cp{root.cp};
+  return send(message);
+}
+
+Status Session::send(const wire::AnyMessage& message) {
+  Message encoded;
+  encoded.header = wire::encode(message);
+  return channel_.send(std::move(encoded));
+}
+
+Status Session::pump(bool wait) {
+  for (;;) {
+    if (host_.stopping()) return Error(ErrorCode::kCanceled, "replication stops");
+    TARNFS_TRY(keep_alive());
+    last_pump_ns_ = options_.clock->monotonic_ns();
+    const std::uint64_t ping_in_ns = next_ping_ns_ - std::min(next_ping_ns_, last_pump_ns_);
+    TARNFS_ASSIGN(const auto message, channel_.receive(std::chrono::nanoseconds(wait ? ping_in_ns : 0)));
+    if (!message) return check_alive();
+    unanswered_ping_ns_.reset();
+    TARNFS_TRY(handle(*message));
+    wait = false;
+  }
+}
+
+Status Session::keep_alive() {
+  const std::uint64_t now_ns = options_.clock->monotonic_ns();
+  if (now_ns < next_ping_ns_) return {};
+  next_ping_ns_ = now_ns + options_.ping_interval_ms * kNsPerMs;
+  if (!unanswered_ping_ns_) unanswered_ping_ns_ = now_ns;
+  return send(wire::Ping{now_ns});
+}
+
+Status Session::check_alive() const {
+  if (!unanswered_ping_ns_) return {};
+  if (options_.clock->monotonic_ns() - *unanswered_ping_ns_ < options_.dead_ms * kNsPerMs) return {};
+  return Error(ErrorCode::kDisconnected, "the mirror at " + options_.url + " has not answered for " +
+                                             std::to_string(options_.dead_ms) +
+                                             " ms; check the network and tarn-mirrord there");
+}
+
+Status Session::handle(const Message& message) {
+  TARNFS_ASSIGN(const wire::AnyMessage decoded, wire::decode(message.header));
+  if (const auto* refuse = std::get_if<wire::Refuse>(&decoded)) {
+    if (refuse->code == wire::RefuseCode::kDiverged) diverged_ = true;
+    return Error(ErrorCode::kRefused, "the mirror at " + options_.url + " refuses: " + refuse->text);
+  }
+  if (const auto* pong = std::get_if<wire::Pong>(&decoded)) {
+    const std::uint64_t now_ns = options_.clock->monotonic_ns();
+    if (pong->stamp > now_ns) return peer_fault("an answer to a ping that was never sent");
+    host_.on_rtt(now_ns - pong->stamp);
+    return {};
+  }
+  if (const auto* welcome = std::get_if<wire::Welcome>(&decoded)) {
+    if (welcome_) return peer_fault("a second Welcome");
+    welcome_ = *welcome;
+    return {};
+  }
+  if (!welcomed_) return peer_fault(std::string(wire::name_of(decoded)) + " before the Welcome");
+  if (const auto* credit = std::get_if<wire::Credit>(&decoded)) return on_credit(*credit);
+  if (const auto* published = std::get_if<wire::Published>(&decoded)) return on_published(*published);
+  return peer_fault("a mirror does not send " + std::string(wire::name_of(decoded)));
+}
+
+Status Session::on_credit(const wire::Credit& credit) {
+  if (credit.sequence < credited_sequence_ || credit.sequence > sequence_ || credit.applied_bytes < credited_bytes_ ||
+      credit.applied_bytes > sent_bytes_) {
+    return peer_fault("a credit for blocks that were never sent");
+  }
+  credited_sequence_ = credit.sequence;
+  credited_bytes_ = credit.applied_bytes;
+  return {};
+}
+
+Status Session::on_published(const wire::Published& published) {
+  if (sent_roots_.empty() || sent_roots_.front().cp != published.cp ||
+      sent_roots_.front().root_checksum != published.root_checksum) {
+    return peer_fault("it published a root that was not sent");
+  }
+  sent_roots_.pop_front();
+  mirror_cp_ = published.cp;
+  if (mirror_pin_) {
+    source_.move_pin(*mirror_pin_, mirror_cp_);
+  } else {
+    mirror_pin_ = source_.pin_root(mirror_cp_);
+  }
+  host_.on_mirror_published(mirror_cp_);
+  return {};
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,99 @@
+// One connection to a mirror, from the Hello to its end.
+//
+// Invariants:
+//   1. At most window_bytes of blocks and kUnansweredMessagesMax messages are sent and not yet answered.
+//   2. Every Root follows exactly the blocks it counts; `stream_base_` is the cp of the last Root sent, or of the
+//      mirror's state at the handshake.
+//   3. From the handshake on the mirror's published root is pinned here, until the session ends.
+//
+// Thread safety: one thread; SessionHost's functions may take locks.
+// Errors: run() returns why it ended: kCanceled when stopping, kRefused from the mirror or by us, kDisconnected,
+// kCorrupt when the mirror broke the protocol, or an error of our own disk.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "common/channel.h"
+#include "common/replication.h"
+#include "mirror/sender/change_queue.h"
+#include "mirror/sender/sender.h"
+#include "mirror/wire/messages.h"
+
+namespace tarnfs {
+
+// What a session tells and asks the sender.
+class SessionHost {
+ public:
+  virtual ~SessionHost() = default;
+  virtual bool stopping() const = 0;
+  // From now on announced blocks are kept; `newest` is published here.
+  virtual void open_queue(Cp newest) = 0;
+  virtual ChangeQueue::Step next_step(Cp base, std::size_t blocks_max) = 0;
+  virtual void on_state(SenderState state) = 0;
+  virtual void on_mirror_published(Cp cp) = 0;
+  virtual void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) = 0;
+  virtual void on_catch_up(std::uint64_t bytes_total) = 0;
+  virtual void on_rtt(std::uint64_t rtt_ns) = 0;
+};
+
+class Session {
+ public:
+  Session(Channel& channel, ReplicationSource& source, SessionHost& host, const SenderOptions& options)
+      : channel_(channel), source_(source), host_(host), options_(options) {}
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  Error run();
+  // The mirror let us in.
+  bool welcomed() const { return welcomed_; }
+  // The mirror has what we never had.
+  bool diverged() const { return diverged_; }
+
+ private:
+  Status handshake();
+  Status judge(const wire::Welcome& welcome, const RootBlock& ours);
+  Status stream();
+  Status catch_up();
+  Status send_batch(Cp cp, const std::vector<BlockWrite>& blocks);
+  Status send_root(const RootBlock& root);
+  Status send(const wire::AnyMessage& message);
+  // Takes what the mirror sent; with `wait` until something came, somebody woke us or a ping is due.
+  Status pump(bool wait);
+  Status keep_alive();
+  Status check_alive() const;
+  Status handle(const Message& message);
+  Status on_credit(const wire::Credit& credit);
+  Status on_published(const wire::Published& published);
+  std::uint64_t unanswered_messages() const { return sequence_ - credited_sequence_ + sent_roots_.size(); }
+
+  Channel& channel_;
+  ReplicationSource& source_;
+  SessionHost& host_;
+  const SenderOptions& options_;
+
+  std::optional<wire::Welcome> welcome_;
+  bool welcomed_ = false;
+  bool diverged_ = false;
+  std::uint64_t window_bytes_ = 0;
+
+  Cp stream_base_;
+  Cp mirror_cp_;
+  std::optional<PinId> mirror_pin_;
+  wire::RunningChecksum since_root_;
+  std::deque<wire::Published> sent_roots_;  // not answered, oldest first
+
+  std::uint64_t sequence_ = 0;
+  std::uint64_t credited_sequence_ = 0;
+  std::uint64_t sent_bytes_ = 0;
+  std::uint64_t credited_bytes_ = 0;
+
+  std::uint64_t next_ping_ns_ = 0;
+  std::optional<std::uint64_t> unanswered_ping_ns_;  // since when nothing came after a ping
+  std::uint64_t last_pump_ns_ = 0;
+};
+
+}  // namespace tarnfs
