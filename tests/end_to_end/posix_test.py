@@ -303,7 +303,10 @@ class Posix(TarnTest):
             self.assertEqual(error.errno, errno.EOPNOTSUPP)
             return
         os.write(number, b"unnamed")
-        os.link(f"/proc/self/fd/{number}", self.root / "named", follow_symlinks=True)
+        # Only with a directory's descriptor does Python follow the link.
+        directory = os.open(self.root, os.O_RDONLY)
+        os.link(f"/proc/self/fd/{number}", "named", src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=True)
+        os.close(directory)
         os.close(number)
         self.remount()
         self.assertEqual((self.root / "named").read_bytes(), b"unnamed")
