@@ -1,0 +1,5 @@
+tarnfs_unit_test(mirror_wire_test LINKS mirror/wire)
+tarnfs_unit_test(mirror_image_test LINKS mirror/receiver)
+tarnfs_unit_test(mirror_crash_test LINKS mirror/receiver)
+tarnfs_unit_test(mirror_stream_test LINKS mirror/receiver mirror/sender)
+tarnfs_unit_test(mirror_zmq_test LINKS mirror/receiver mirror/sender mirror/channel)

@@ -1,0 +1,85 @@
+// Plays a primary's messages to a MirrorImage without a network.
+//
+// Thread safety: none.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "mirror/receiver/mirror_image.h"
+#include "mirror/wire/payload.h"
+#include "tests/support/mirror_fixture.h"
+
+namespace tarnfs::testing {
+
+inline wire::Hello hello_of(const FakePrimary& primary) {
+  wire::Hello hello;
+  const Superblock superblock = primary.superblock();
+  const RootBlock root = primary.newest_root();
+  hello.volume = volume_of(superblock);
+  std::memcpy(hello.superblock.data(), &superblock, kBlockSize);
+  hello.epoch = state_of(root).epoch;
+  hello.newest = Cp{root.cp};
+  hello.root_checksum = root.checksum;
+  return hello;
+}
+
+class ImageDriver {
+ public:
+  ImageDriver(MirrorImage& image, FakePrimary& primary) : image_(image), primary_(primary) {}
+
+  Result<wire::Welcome> begin() {
+    auto welcome = image_.begin_session(hello_of(primary_));
+    if (welcome.ok()) base_ = welcome->cp;
+    sequence_ = 0;
+    sent_.reset();
+    return welcome;
+  }
+
+  Result<wire::Credit> send_blocks(Cp cp, const std::vector<BlockWrite>& blocks) {
+    const Message message = wire::pack(cp, ++sequence_, blocks);
+    for (const BlockWrite& block : blocks) sent_.add({block.address, block.checksum});
+    return image_.apply(std::get<wire::Blocks>(*wire::decode(message.header)), message.payload);
+  }
+
+  wire::Root root_message(const RootBlock& root) const {
+    wire::Root message;
+    std::memcpy(message.root.data(), &root, kBlockSize);
+    message.base = base_;
+    message.block_count = sent_.count();
+    message.running_checksum = sent_.value();
+    return message;
+  }
+
+  Result<wire::Published> send_root(const RootBlock& root) {
+    auto published = image_.apply(root_message(root));
+    if (published.ok()) base_ = Cp{root.cp};
+    sent_.reset();
+    return published;
+  }
+
+  // All blocks that are newer than the mirror's state, then the newest root.
+  Result<wire::Published> catch_up() {
+    const RootBlock root = primary_.newest_root();
+    std::vector<BlockWrite> batch;
+    TARNFS_TRY(primary_.walk_changed(root, base_, [&](const BlockWrite& block) -> Status {
+      batch.push_back(block);
+      if (batch.size() < 5) return {};
+      const auto sent = send_blocks(Cp{root.cp}, std::exchange(batch, {}));
+      return sent.ok() ? Status{} : Status(sent.error());
+    }));
+    if (!batch.empty()) {
+      if (const auto sent = send_blocks(Cp{root.cp}, batch); !sent.ok()) return sent.error();
+    }
+    return send_root(root);
+  }
+
+ private:
+  MirrorImage& image_;
+  FakePrimary& primary_;
+  Cp base_;
+  std::uint64_t sequence_ = 0;
+  wire::RunningChecksum sent_;
+};
+
+}  // namespace tarnfs::testing

@@ -1,0 +1,182 @@
+// A loss of power at every write of the mirror: it comes back at the old or at the new root, never between.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "tests/support/image_driver.h"
+
+using namespace tarnfs;
+using namespace tarnfs::testing;
+
+namespace {
+
+constexpr std::uint32_t kSeed = 4711;
+
+// Opens the mirror on what a crash left. Returns the cp it shows, after every block of it was read.
+std::uint64_t recovered_cp(RecordingDisk& disk, FakePrimary& primary) {
+  MemoryMirrorStorage storage(disk);
+  auto image = MirrorImage::open(storage);
+  REQUIRE_MESSAGE(image.ok(), (image.ok() ? "" : image.error().describe()));
+  FakeTarget target(primary.book(), (*image)->device());
+  const Status attached = (*image)->attach(target);
+  REQUIRE_MESSAGE(attached.ok(), (attached.ok() ? "" : attached.error().describe()));
+  CHECK_FALSE(disk.exists(RecordingDisk::File::kStaging));
+  return target.root() ? target.root()->cp : 0;
+}
+
+// Then the primary brings it to its newest root.
+void check_it_goes_on(RecordingDisk& disk, FakePrimary& primary) {
+  MemoryMirrorStorage storage(disk);
+  auto image = MirrorImage::open(storage);
+  REQUIRE(image.ok());
+  FakeTarget target(primary.book(), (*image)->device());
+  REQUIRE((*image)->attach(target).ok());
+  ImageDriver driver(**image, primary);
+  const auto welcome = driver.begin();
+  REQUIRE(welcome.ok());
+  if (welcome->root_checksum != primary.newest_root().checksum) REQUIRE(driver.catch_up().ok());
+  CHECK(target.root()->checksum == primary.newest_root().checksum);
+  CHECK(target.check().ok());
+}
+
+struct Scenario {
+  RecordingDisk disk;
+  std::size_t begin = 0;  // operations before the publish under test
+};
+
+// A published state of 12 blocks at the mirror; then a publish that changes some of their addresses, or none.
+void play(Scenario& scenario, FakePrimary& primary, bool staged) {
+  MemoryMirrorStorage storage(scenario.disk);
+  auto image = MirrorImage::open(storage);
+  REQUIRE(image.ok());
+  FakeTarget target(primary.book(), (*image)->device());
+  REQUIRE((*image)->attach(target).ok());
+  ImageDriver driver(**image, primary);
+  for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
+  primary.commit();
+  REQUIRE(driver.begin().ok());
+  REQUIRE(driver.catch_up().ok());
+  scenario.begin = scenario.disk.log().size();
+  const std::uint64_t first = staged ? kFirstDataBlock + 4 : kFirstDataBlock + 100;
+  for (std::uint64_t i = 0; i < 6; ++i) primary.put(first + i, 200 + i);
+  primary.put(500, 300);
+  primary.remove(kFirstDataBlock);
+  primary.commit();
+  REQUIRE(driver.begin().ok());
+  REQUIRE(driver.catch_up().ok());
+}
+
+}  // namespace
+
+TEST_CASE("a loss of power at any write of a publish leaves the old or the new state") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed);
+  for (const bool staged : {false, true}) {
+    FakePrimary primary;
+    Scenario scenario;
+    play(scenario, primary, staged);
+    const auto log = scenario.disk.log();
+    REQUIRE(log.size() > scenario.begin + 4);
+    bool was_new = false;
+    for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+      bool all_new = true;
+      for (int round = 0; round < 8; ++round) {
+        CAPTURE(staged);
+        CAPTURE(count);
+        RecordingDisk disk(RecordingDisk::after_power_loss({}, log, count, random));
+        const std::uint64_t cp = recovered_cp(disk, primary);
+        CHECK((cp == 2 || cp == 3));
+        if (was_new) CHECK(cp == 3);  // what was durable once stays
+        all_new = all_new && cp == 3;
+        check_it_goes_on(disk, primary);
+      }
+      was_new = was_new || all_new;
+    }
+    CHECK(was_new);
+  }
+}
+
+TEST_CASE("a loss of power while a decided publish is redone can be redone again") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 1);
+  FakePrimary primary;
+  Scenario scenario;
+  play(scenario, primary, true);
+  const auto log = scenario.disk.log();
+  std::size_t redone = 0;
+  for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+    const auto files = RecordingDisk::after_power_loss({}, log, count, random);
+    RecordingDisk first(files);
+    const std::uint64_t cp = recovered_cp(first, primary);
+    const auto redo = first.log();
+    if (cp != 3 || redo.empty()) continue;
+    ++redone;
+    for (std::size_t step = 0; step <= redo.size(); ++step) {
+      CAPTURE(count);
+      CAPTURE(step);
+      RecordingDisk second(RecordingDisk::after_power_loss(files, redo, step, random));
+      CHECK(recovered_cp(second, primary) == 3);
+      check_it_goes_on(second, primary);
+    }
+  }
+  CHECK(redone > 3);
+}
+
+TEST_CASE("a loss of power during the first copy leaves an empty mirror or the whole state") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 2);
+  FakePrimary primary;
+  Scenario scenario;
+  play(scenario, primary, false);
+  const auto log = scenario.disk.log();
+  for (std::size_t count = 0; count <= scenario.begin; ++count) {
+    CAPTURE(count);
+    auto files = RecordingDisk::after_power_loss({}, log, count, random);
+    RecordingDisk disk(files);
+    MemoryMirrorStorage storage(disk);
+    if (auto image = MirrorImage::open(storage); !image.ok()) {
+      // Only a superblock that was being written can be torn, and then there is nothing to lose.
+      CHECK(image.error().code() == ErrorCode::kInvalid);
+      CHECK(count <= 5);
+      continue;
+    } else {
+      FakeTarget target(primary.book(), (*image)->device());
+      REQUIRE((*image)->attach(target).ok());
+      const std::uint64_t cp = target.root() ? target.root()->cp : 0;
+      CHECK((cp == 0 || cp == 2));
+    }
+    check_it_goes_on(disk, primary);
+  }
+}
+
+TEST_CASE("a device that stops at any call of a publish leaves readers and the next start with one state") {
+  for (const bool staged : {false, true}) {
+    for (std::uint64_t calls = 0;; ++calls) {
+      CAPTURE(staged);
+      CAPTURE(calls);
+      FakePrimary primary;
+      RecordingDisk disk;
+      MemoryMirrorStorage storage(disk);
+      auto image = MirrorImage::open(storage);
+      REQUIRE(image.ok());
+      FakeTarget target(primary.book(), (*image)->device());
+      REQUIRE((*image)->attach(target).ok());
+      ImageDriver driver(**image, primary);
+      for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
+      primary.commit();
+      REQUIRE(driver.begin().ok());
+      REQUIRE(driver.catch_up().ok());
+      for (std::uint64_t i = 0; i < 6; ++i) primary.put(kFirstDataBlock + (staged ? 4 : 100) + i, 200 + i);
+      primary.commit();
+      REQUIRE(driver.begin().ok());
+      disk.fail_from(calls);
+      const auto published = driver.catch_up();
+      CHECK(target.check().ok());
+      RecordingDisk after(disk.files());
+      const std::uint64_t cp = recovered_cp(after, primary);
+      CHECK((cp == 2 || cp == 3));
+      CHECK(cp >= target.root()->cp);
+      check_it_goes_on(after, primary);
+      if (published.ok()) break;
+    }
+  }
+}

@@ -1,0 +1,322 @@
+// The mirror's image: what a primary sends is published whole or not at all, and nothing wrong is let in.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "tests/support/image_driver.h"
+
+using namespace tarnfs;
+using namespace tarnfs::testing;
+using File = RecordingDisk::File;
+
+namespace {
+
+// A mirror of `primary` on a disk of its own.
+struct Mirror {
+  explicit Mirror(FakePrimary& primary_in) : primary(primary_in) { start(); }
+
+  void start() {
+    driver.reset();
+    target.reset();
+    image.reset();
+    auto opened = MirrorImage::open(storage);
+    REQUIRE(opened.ok());
+    image = *std::move(opened);
+    target = std::make_unique<FakeTarget>(primary.book(), image->device());
+    REQUIRE(image->attach(*target).ok());
+    driver = std::make_unique<ImageDriver>(*image, primary);
+  }
+  void copy() {
+    REQUIRE(driver->begin().ok());
+    REQUIRE(driver->catch_up().ok());
+  }
+
+  FakePrimary& primary;
+  RecordingDisk disk;
+  MemoryMirrorStorage storage{disk};
+  std::unique_ptr<MirrorImage> image;
+  std::unique_ptr<FakeTarget> target;
+  std::unique_ptr<ImageDriver> driver;
+};
+
+void fill(FakePrimary& primary, std::uint64_t count, std::uint64_t seed) {
+  for (std::uint64_t i = 0; i < count; ++i) primary.put(kFirstDataBlock + i, seed + i);
+  primary.commit();
+}
+
+}  // namespace
+
+TEST_CASE("the first copy makes the image, and a restart shows it again") {
+  FakePrimary primary;
+  fill(primary, 20, 100);
+  Mirror mirror(primary);
+  CHECK(mirror.image->device().size_blocks() == 0);
+  const auto welcome = mirror.driver->begin();
+  REQUIRE(welcome.ok());
+  CHECK_FALSE(welcome->has_state);
+  const auto published = mirror.driver->catch_up();
+  REQUIRE(published.ok());
+  CHECK(published->cp == Cp{2});
+  CHECK(published->root_checksum == primary.newest_root().checksum);
+  CHECK(mirror.target->check().ok());
+  CHECK_FALSE(mirror.disk.exists(File::kStaging));
+  mirror.start();
+  REQUIRE(mirror.target->root());
+  CHECK(mirror.target->root()->checksum == primary.newest_root().checksum);
+  CHECK(mirror.target->check().ok());
+}
+
+TEST_CASE(
+    "without a mirror's image there is nothing to read, and a connection that brings no root changes that little") {
+  FakePrimary primary;
+  Mirror mirror(primary);
+  PageRef page = PageRef::uninitialised();
+  CHECK(mirror.image->device().read(Address{0}, page.mutable_bytes()).error().code() == ErrorCode::kIo);
+  REQUIRE(mirror.driver->begin().ok());
+  mirror.start();
+  CHECK_FALSE(mirror.target->root());
+  CHECK(mirror.image->superblock());
+  mirror.copy();
+  CHECK(mirror.target->check().ok());
+}
+
+TEST_CASE("neighbouring blocks are written in one call") {
+  FakePrimary primary;
+  fill(primary, 20, 100);
+  Mirror mirror(primary);
+  REQUIRE(mirror.driver->begin().ok());
+  const std::size_t before = mirror.disk.log().size();
+  primary.put(300, 1);
+  primary.put(302, 2);
+  primary.put(301, 3);
+  primary.put(500, 4);
+  REQUIRE(mirror.driver->send_blocks(Cp{3}, primary.written()).ok());
+  CHECK(mirror.disk.log().size() == before + 2);
+}
+
+TEST_CASE("a block for an address in use is staged, and the old content stays until the new state is decided") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  const Address reused{kFirstDataBlock + 3};
+  const PageRef old = mirror.disk.content(File::kImage, reused);
+  // The address was freed and used again while the mirror was away.
+  primary.remove(reused.value);
+  primary.commit();
+  primary.put(reused.value, 999);
+  primary.put(700, 998);
+  primary.commit();
+  mirror.start();
+  REQUIRE(mirror.driver->begin().ok());
+  const std::size_t before = mirror.disk.log().size();
+  REQUIRE(mirror.driver->catch_up().ok());
+  CHECK(mirror.target->check().ok());
+  CHECK(mirror.target->root()->cp == 4);
+  CHECK(std::memcmp(mirror.disk.content(File::kImage, reused).data(), make_page(999).data(), kBlockSize) == 0);
+  CHECK_FALSE(mirror.disk.exists(File::kStaging));
+
+  // The order on disk: the commit record is durable before the image changes at that address.
+  const auto log = mirror.disk.log();
+  std::optional<std::size_t> committed;
+  std::optional<std::size_t> overwritten;
+  for (std::size_t i = before; i < log.size(); ++i) {
+    const auto& operation = log[i];
+    const bool write = operation.kind == RecordingDisk::Kind::kWrite;
+    if (write && operation.file == File::kStaging && operation.first.value == 0 &&
+        !is_all_zero(operation.pages[0].bytes())) {
+      REQUIRE(log[i - 1].kind == RecordingDisk::Kind::kFlush);
+      REQUIRE(log[i + 1].kind == RecordingDisk::Kind::kFlush);
+      committed = i + 1;
+    }
+    const bool covers =
+        operation.first.value <= reused.value && reused.value < operation.first.value + operation.pages.size();
+    if (write && operation.file == File::kImage && covers && !overwritten) overwritten = i;
+  }
+  REQUIRE(committed);
+  REQUIRE(overwritten);
+  CHECK(*committed < *overwritten);
+}
+
+TEST_CASE("a block that is staged twice has its newer content") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  REQUIRE(mirror.driver->begin().ok());
+  // Of a cp that was never finished, then of the one that was.
+  const PageRef page = make_page(555);
+  REQUIRE(mirror.driver->send_blocks(Cp{3}, {{Address{kFirstDataBlock}, checksum_of(page.bytes()), page}}).ok());
+  CHECK(mirror.image->staged_bytes() == kBlockSize);
+  fill(primary, 3, 200);
+  REQUIRE(mirror.driver->catch_up().ok());
+  CHECK(mirror.target->check().ok());
+  CHECK(mirror.image->staged_bytes() == 0);
+}
+
+TEST_CASE("what was received of an unfinished cp is forgotten with the session") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  REQUIRE(mirror.driver->begin().ok());
+  primary.put(kFirstDataBlock, 300);
+  primary.put(400, 301);
+  REQUIRE(mirror.driver->send_blocks(Cp{3}, primary.written()).ok());
+  CHECK(mirror.disk.exists(File::kStaging));
+  mirror.image->end_session();
+  CHECK_FALSE(mirror.disk.exists(File::kStaging));
+  CHECK(mirror.target->check().ok());
+  primary.commit();
+  mirror.copy();
+  CHECK(mirror.target->root()->cp == 3);
+  CHECK(mirror.target->check().ok());
+}
+
+TEST_CASE("a root on top of other blocks than the primary counted is not published") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  const auto try_root = [&](const std::function<void(wire::Root&, RootBlock&)>& spoil) {
+    REQUIRE(mirror.driver->begin().ok());
+    primary.put(600, 42);
+    REQUIRE(mirror.driver->send_blocks(Cp{primary.newest_root().cp + 1}, primary.written()).ok());
+    primary.commit();
+    RootBlock root = primary.newest_root();
+    wire::Root message = mirror.driver->root_message(root);
+    spoil(message, root);
+    seal(root);
+    std::memcpy(message.root.data(), &root, kBlockSize);
+    const auto published = mirror.image->apply(message);
+    CHECK(mirror.target->check().ok());
+    return published.ok();
+  };
+  CHECK_FALSE(try_root([](wire::Root& message, RootBlock&) { ++message.block_count; }));
+  CHECK_FALSE(try_root([](wire::Root& message, RootBlock&) { message.running_checksum ^= 1; }));
+  CHECK_FALSE(try_root([](wire::Root& message, RootBlock&) { message.base = Cp{1}; }));
+  CHECK_FALSE(try_root([](wire::Root&, RootBlock& root) { root.cp = 2; }));
+  CHECK_FALSE(try_root([](wire::Root&, RootBlock& root) { root.volume[0] ^= 1; }));
+  CHECK_FALSE(try_root([](wire::Root&, RootBlock& root) { root.epoch[0] ^= 1; }));
+  CHECK_FALSE(try_root([](wire::Root&, RootBlock& root) { root.size_blocks *= 2; }));
+  CHECK_FALSE(try_root([](wire::Root&, RootBlock& root) { root.history_count = 1000; }));
+  CHECK(mirror.target->root()->cp == 2);
+  mirror.copy();
+  CHECK(mirror.target->root()->checksum == primary.newest_root().checksum);
+}
+
+TEST_CASE("blocks outside the data area, out of order, of an old cp or outside a session are refused") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  const PageRef page = make_page(1);
+  const auto block_at = [&](std::uint64_t address) {
+    return std::vector<BlockWrite>{{Address{address}, checksum_of(page.bytes()), page}};
+  };
+  CHECK_FALSE(mirror.driver->send_blocks(Cp{3}, block_at(100)).ok());
+  mirror.copy();
+  const std::size_t before = mirror.disk.log().size();
+  for (const std::uint64_t address : {std::uint64_t{0}, std::uint64_t{1}, kFirstDataBlock - 1,
+                                      end_of_data_blocks(kVolumeBlocks), kVolumeBlocks, ~std::uint64_t{0}}) {
+    REQUIRE(mirror.driver->begin().ok());
+    const auto credit = mirror.driver->send_blocks(Cp{3}, block_at(address));
+    CHECK(credit.error().code() == ErrorCode::kCorrupt);
+    // After an error the session is over.
+    CHECK_FALSE(mirror.driver->send_blocks(Cp{3}, block_at(100)).ok());
+  }
+  REQUIRE(mirror.driver->begin().ok());
+  CHECK_FALSE(mirror.driver->send_blocks(Cp{2}, block_at(100)).ok());
+  REQUIRE(mirror.driver->begin().ok());
+  const Message third = wire::pack(Cp{3}, 3, block_at(100));
+  CHECK_FALSE(mirror.image->apply(std::get<wire::Blocks>(*wire::decode(third.header)), third.payload).ok());
+  CHECK(mirror.disk.log().size() == before);
+  CHECK(mirror.target->check().ok());
+}
+
+TEST_CASE("another volume, another size and a superblock that is none are refused") {
+  FakePrimary primary;
+  Mirror mirror(primary);
+  mirror.copy();
+  FakePrimary stranger(2);
+  const auto refused = mirror.image->begin_session(hello_of(stranger));
+  CHECK(refused.error().code() == ErrorCode::kRefused);
+  CHECK(refused.error().message().find(volume_of(primary.superblock()).to_string()) != std::string::npos);
+  wire::Hello hello = hello_of(primary);
+  hello.superblock[200] ^= std::byte{1};
+  CHECK(mirror.image->begin_session(hello).error().code() == ErrorCode::kCorrupt);
+  Superblock larger = primary.superblock();
+  larger.size_blocks *= 2;
+  seal(larger);
+  std::memcpy(hello.superblock.data(), &larger, kBlockSize);
+  CHECK(mirror.image->begin_session(hello).error().code() == ErrorCode::kRefused);
+}
+
+TEST_CASE("an image that holds something else is not touched") {
+  RecordingDisk disk;
+  MemoryMirrorStorage storage(disk);
+  {
+    auto image = *storage.create_image(kVolumeBlocks);
+    const PageRef page = make_page(5);
+    REQUIRE(image->write(Address{0}, std::span(&page, 1)).ok());
+  }
+  const std::size_t before = disk.log().size();
+  CHECK(MirrorImage::open(storage).error().code() == ErrorCode::kInvalid);
+  CHECK(disk.log().size() == before);
+}
+
+TEST_CASE("a blank image, as a new block device is, becomes the mirror") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  RecordingDisk::Files files;
+  files[File::kImage].size_blocks = kVolumeBlocks;
+  RecordingDisk disk(files);
+  MemoryMirrorStorage storage(disk);
+  auto image = MirrorImage::open(storage);
+  REQUIRE(image.ok());
+  FakeTarget target(primary.book(), (*image)->device());
+  REQUIRE((*image)->attach(target).ok());
+  ImageDriver driver(**image, primary);
+  REQUIRE(driver.begin().ok());
+  REQUIRE(driver.catch_up().ok());
+  CHECK(target.check().ok());
+}
+
+TEST_CASE("a full disk ends the session and keeps the published state; with room again the mirror goes on") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  for (const bool staged : {false, true}) {
+    REQUIRE(mirror.driver->begin().ok());
+    mirror.disk.fail_from(0, ErrorCode::kNoSpace);
+    primary.put(staged ? kFirstDataBlock : 800, 55);
+    const auto credit = mirror.driver->send_blocks(Cp{primary.newest_root().cp + 1}, primary.written());
+    CHECK(credit.error().code() == ErrorCode::kNoSpace);
+    CHECK_FALSE(mirror.image->stopped());
+    CHECK(mirror.target->check().ok());
+    mirror.disk.fail_from(std::nullopt);
+    primary.commit();
+    mirror.copy();
+    CHECK(mirror.target->root()->checksum == primary.newest_root().checksum);
+    CHECK(mirror.target->check().ok());
+  }
+}
+
+TEST_CASE("after a failed write nothing more is written until the next start") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  REQUIRE(mirror.driver->begin().ok());
+  mirror.disk.fail_from(0);
+  fill(primary, 5, 200);
+  CHECK_FALSE(mirror.driver->catch_up().ok());
+  REQUIRE(mirror.image->stopped());
+  mirror.disk.fail_from(std::nullopt);
+  const std::size_t before = mirror.disk.log().size();
+  CHECK(mirror.driver->begin().error().code() == ErrorCode::kIo);
+  CHECK(mirror.disk.log().size() == before);
+  CHECK(mirror.target->check().ok());
+  mirror.start();
+  mirror.copy();
+  CHECK(mirror.target->root()->checksum == primary.newest_root().checksum);
+}
