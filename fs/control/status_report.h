@@ -1,0 +1,69 @@
+// What `tarn status` says of a volume, for both daemons, and its JSON.
+//
+// Invariants:
+//   1. The names of the JSON's fields stay: scripts rely on them. More may be added.
+//
+// Thread safety: values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+
+namespace tarnfs {
+
+// While blocks are copied that a mirror misses.
+struct CopyProgress {
+  std::uint64_t bytes_done = 0;
+  std::uint64_t bytes_total = 0;
+  double eta_seconds = 0;
+};
+
+// The other side: a mirror for a primary, the primary for a mirror.
+struct PeerReport {
+  std::string url;
+  std::string state;  // connecting, live, catching_up, resyncing, diverged, paused
+  std::string mode;   // async
+  std::string error;  // why it is not live; empty: nothing to say
+  std::uint64_t published_cp = 0;
+  std::uint64_t lag_cps = 0;
+  std::uint64_t lag_bytes = 0;
+  double lag_seconds = 0;
+  std::uint64_t sent_bytes = 0;  // before compression
+  std::uint64_t wire_bytes = 0;
+  double compression_ratio = 1;
+  double rtt_ms = 0;
+  std::optional<CopyProgress> copy;
+};
+
+struct StatusReport {
+  std::string uuid;
+  std::string label;
+  std::string role;  // primary or mirror
+  std::string epoch;
+  std::uint64_t cp = 0;
+  std::string root;  // the root's checksum, 16 hexadecimal digits
+  std::string image;
+  std::string mountpoint;  // empty: not mounted
+  std::uint64_t size_bytes = 0;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t journal_used_bytes = 0;
+  std::uint64_t dirty_bytes = 0;
+  std::string transport = "classic";
+  std::uint64_t errors = 0;
+  bool read_only = false;
+  bool closing = false;     // the mount is gone and the last consistency point is being taken
+  std::string stop_reason;  // why the volume takes no more changes; empty: it does
+  std::vector<PeerReport> mirrors;
+};
+
+std::string to_json(const StatusReport& report);
+// For what a daemon answered: kCorrupt when it is no report.
+Result<StatusReport> status_report_of(const std::string& json);
+// For people: some lines of text, each ending with a newline.
+std::string to_text(const StatusReport& report);
+
+}  // namespace tarnfs
