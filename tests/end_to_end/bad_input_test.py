@@ -123,8 +123,7 @@ class BadArguments(TarnTest):
             ("tarn", "no-such-command"),
             ("tarn", "cp"),
         ):
-            # fsck(8) has a code of its own for a wrong command line.
-            result = run(program(command[0]), *command[1:], expect=16 if command[0] == "fsck.tarnfs" else 2, seconds=60)
+            result = run(program(command[0]), *command[1:], expect=2, seconds=60)
             self.assert_one_line_error(result)
         self.assertIsNone(harness.mount_entry(mountpoint))
 

@@ -227,6 +227,9 @@ def main():
         print("these tests mount, make device files and change owners: run them as root", file=sys.stderr)
         sys.exit(1)
     enter_namespaces()
+    if os.getpid() == 1:
+        # Control sockets of other tests, and of other daemons on this machine, are not to be seen.
+        run("mount", "-t", "tmpfs", "tmpfs", "/run")
     if not any(Path("/sys/fs/fuse/connections").glob("*")):
         run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections", expect=None)
     print(f"seed {SEED}, {'full' if FULL else 'default'} size (TARNFS_TEST_SEED, TARNFS_TEST_FULL)", flush=True)
