@@ -1,0 +1,235 @@
+// The whole of it in one process: an engine, its sender, a receiver, and the engine that shows the mirror's state.
+//
+// A writer keeps two files in step (first A, then B, each holding the same counter), so every state at one moment has
+// B = A or B = A - 1. Readers of the mirror check that in every state that they can see while it moves.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "mirror/receiver/receiver.h"
+#include "mirror/sender/sender.h"
+#include "tests/support/memory_channel.h"
+#include "tests/support/test_volume.h"
+
+using namespace tarnfs;
+using namespace tarnfs::testing;
+
+namespace {
+
+constexpr std::chrono::milliseconds kPatience{60000};
+
+// Two simulated devices that outlive the receiver, as files do.
+class DeviceStorage final : public MirrorStorage {
+ public:
+  std::string name() const override { return "mirror"; }
+  Result<std::shared_ptr<BlockDevice>> open_image() override { return open(image); }
+  Result<std::shared_ptr<BlockDevice>> create_image(std::uint64_t size_blocks) override {
+    image = std::make_shared<MemoryBlockDevice>(size_blocks);
+    return std::shared_ptr<BlockDevice>(image);
+  }
+  Result<std::shared_ptr<BlockDevice>> open_staging() override { return open(staging); }
+  Result<std::shared_ptr<BlockDevice>> create_staging(std::uint64_t size_blocks) override {
+    staging = std::make_shared<MemoryBlockDevice>(size_blocks);
+    return std::shared_ptr<BlockDevice>(staging);
+  }
+  Status remove_staging() override {
+    staging = nullptr;
+    return {};
+  }
+
+  std::shared_ptr<MemoryBlockDevice> image;
+  std::shared_ptr<MemoryBlockDevice> staging;
+
+ private:
+  static Result<std::shared_ptr<BlockDevice>> open(const std::shared_ptr<MemoryBlockDevice>& device) {
+    if (device == nullptr) return Error(ErrorCode::kNotFound, "no such file");
+    return std::shared_ptr<BlockDevice>(device);
+  }
+};
+
+class Mirror {
+ public:
+  Mirror(DeviceStorage& storage, MemoryNetwork& network) {
+    receiver_ = std::move(Receiver::open(storage, ReceiverOptions{}).value());
+    VolumeOptions options;
+    options.mode = VolumeMode::kMirror;
+    view = std::move(Volume::open(receiver_->device(), options).value());
+    REQUIRE(receiver_->start(*view, network.listen()).ok());
+  }
+  ~Mirror() { receiver_->stop(); }
+  ReceiverStatus status() const { return receiver_->status(); }
+
+  std::unique_ptr<Volume> view;
+
+ private:
+  std::unique_ptr<Receiver> receiver_;
+};
+
+// A primary whose engine feeds a sender.
+class Primary {
+ public:
+  explicit Primary(MemoryNetwork& network) {
+    SenderOptions options;
+    options.url = "memory";
+    options.connect = network.connector();
+    options.backoff_min_ms = 1;
+    options.backoff_max_ms = 10;
+    sender = Sender::create(options);
+    volume.options.feed = sender.get();
+    volume.reopen();
+    sender->start(*volume.volume);
+  }
+  ~Primary() { sender->stop(); }
+
+  bool published() {
+    const auto cp = volume.volume->consistency_point();
+    return cp.ok() && sender->wait_published(*cp, kPatience).ok();
+  }
+
+  TestVolume volume{std::uint64_t{1} << 18};
+  std::unique_ptr<Sender> sender;
+};
+
+std::string read_all(Volume& volume, std::string_view name) {
+  const auto found = volume.lookup(kRootDirectory, name);
+  if (!found.ok()) return "error: " + found.error().describe();
+  std::string text(found->size_bytes, '?');
+  const auto count = volume.read(found->inode, 0, std::as_writable_bytes(std::span(text)));
+  if (!count.ok()) return "error: " + count.error().describe();
+  return text.substr(0, *count);
+}
+
+std::string problems_of(BlockDevice& device) {
+  const auto report = check_volume(device, CheckOptions{});
+  if (!report.ok()) return report.error().describe();
+  std::string text;
+  for (const auto& problem : report->problems) text += problem.text + "\n";
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("the mirror has the tree, is clean, and moves with every consistency point") {
+  MemoryNetwork network;
+  DeviceStorage storage;
+  Mirror mirror(storage, network);
+  Primary primary(network);
+  Volume& volume = *primary.volume.volume;
+  for (int round = 0; round < 30; ++round) {
+    const std::string name = "dir" + std::to_string(round % 7);
+    auto directory = volume.lookup(kRootDirectory, name);
+    if (!directory.ok()) directory = volume.make_node(kRootDirectory, name, NewNode{S_IFDIR | 0755, 0, 0, {}, {}});
+    for (int i = 0; i < 50; ++i) {
+      const std::string file = std::to_string(round) + "-" + std::to_string(i);
+      const InodeNumber inode = primary.volume.make(directory->inode, file);
+      REQUIRE(primary.volume.write(inode, 0, file + std::string(static_cast<std::size_t>(i) * 300, 'x')).ok());
+      if (i % 4 == 0) {
+        REQUIRE(volume.unlink(directory->inode, file).ok());
+        volume.forget(inode, 1);
+      }
+    }
+    REQUIRE(primary.published());
+    const auto seen = mirror.view->lookup(kRootDirectory, name);
+    REQUIRE(seen.ok());
+    const std::string file = std::to_string(round) + "-7";
+    const auto copy = mirror.view->lookup(seen->inode, file);
+    REQUIRE(copy.ok());
+    std::string text(copy->size_bytes, '?');
+    CHECK(mirror.view->read(copy->inode, 0, std::as_writable_bytes(std::span(text))).ok());
+    CHECK(text == file + std::string(2100, 'x'));
+    CHECK(mirror.view->lookup(seen->inode, std::to_string(round) + "-8").error().code() == ErrorCode::kNotFound);
+  }
+  CHECK(mirror.status().published == state_of(volume.newest_root()));
+  CHECK(problems_of(*storage.image) == "");
+}
+
+TEST_CASE("every state that a reader of the mirror can see is one moment of the primary") {
+  MemoryNetwork network;
+  DeviceStorage storage;
+  Mirror mirror(storage, network);
+  Primary primary(network);
+  const InodeNumber a = primary.volume.make(kRootDirectory, "a");
+  const InodeNumber b = primary.volume.make(kRootDirectory, "b");
+  // Larger than a block, so that one read crosses blocks of one state.
+  const auto text_of = [](std::uint64_t n) {
+    std::string text = std::to_string(n);
+    text.resize(30000, static_cast<char>('a' + n % 26));
+    return text;
+  };
+  REQUIRE(primary.volume.write(a, 0, text_of(0)).ok());
+  REQUIRE(primary.volume.write(b, 0, text_of(0)).ok());
+  REQUIRE(primary.published());
+
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> checked{0};
+  std::string failure;
+  std::thread reader([&] {
+    while (!done && failure.empty()) {
+      const std::string first = read_all(*mirror.view, "a");
+      const std::string second = read_all(*mirror.view, "b");
+      const std::string again = read_all(*mirror.view, "a");
+      const std::uint64_t n = std::strtoull(first.c_str(), nullptr, 10);
+      const std::uint64_t m = std::strtoull(second.c_str(), nullptr, 10);
+      if (first != text_of(n) || second != text_of(m))
+        failure = "a mixed read: " + first.substr(0, 60) + " / " + second.substr(0, 60);
+      if (first == again && m != n && m + 1 != n)
+        failure = "a mixed state: " + std::to_string(n) + " " + std::to_string(m);
+      ++checked;
+    }
+  });
+  std::thread publisher([&] {
+    while (!done) TARNFS_ASSERT(primary.volume.volume->consistency_point().ok());
+  });
+  constexpr std::uint64_t kPublishes = 300;
+  std::uint64_t last = 0;
+  while (mirror.status().published.cp.value < kPublishes) {
+    const std::uint64_t n = ++last;
+    REQUIRE(primary.volume.write(a, 0, text_of(n)).ok());
+    REQUIRE(primary.volume.write(b, 0, text_of(n)).ok());
+  }
+  CHECK(primary.published());
+  done = true;
+  publisher.join();
+  reader.join();
+  CHECK(failure == "");
+  CHECK(checked > 0);
+  MESSAGE("checked " << checked.load() << " times over " << kPublishes << " publishes");
+  CHECK(read_all(*mirror.view, "a") == text_of(last));
+}
+
+TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in every state") {
+  const std::uint64_t seed = std::random_device{}();
+  MESSAGE("seed " << seed);
+  std::mt19937_64 random(seed);
+  MemoryNetwork network;
+  DeviceStorage storage;
+  auto mirror = std::make_unique<Mirror>(storage, network);
+  Primary primary(network);
+  std::map<std::string, InodeNumber> files;
+  for (int round = 0; round < 40; ++round) {
+    for (int i = 0; i < 60; ++i) {
+      const std::string name = std::to_string(random() % 200);
+      if (!files.contains(name)) files[name] = primary.volume.make(kRootDirectory, name);
+      REQUIRE(primary.volume.write(files[name], random() % 50000, std::string(1 + random() % 20000, 'r')).ok());
+    }
+    if (random() % 3 == 0) REQUIRE(primary.volume.volume->consistency_point().ok());
+    if (random() % 4 == 0) {
+      mirror.reset();
+      if (random() % 2 == 0) REQUIRE(primary.volume.volume->consistency_point().ok());
+      if (storage.image != nullptr) CHECK(problems_of(*storage.image) == "");
+      mirror = std::make_unique<Mirror>(storage, network);
+      primary.sender->reconnect_now();
+    }
+    if (random() % 4 == 0) REQUIRE(primary.published());
+  }
+  REQUIRE(primary.published());
+  CHECK(mirror->status().published == state_of(primary.volume.volume->newest_root()));
+  CHECK(problems_of(*storage.image) == "");
+  for (const auto& [name, inode] : files) {
+    CHECK(read_all(*mirror->view, name) == read_all(*primary.volume.volume, name));
+  }
+}
