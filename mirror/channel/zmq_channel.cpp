@@ -10,6 +10,7 @@ class ZmqChannel final : public Channel {
   // May throw zmq::error_t.
   ZmqChannel(std::string url, const ZmqOptions& options)
       : url_(std::move(url)), socket_(shared_zmq_context(), ZMQ_DEALER, options) {
+    socket_.socket().set(zmq::sockopt::ipv6, true);  // a name may have addresses of both kinds
     socket_.socket().connect(url_);
   }
 

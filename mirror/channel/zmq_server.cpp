@@ -21,6 +21,8 @@ class ZmqServer final : public ServerChannel {
   // May throw zmq::error_t.
   ZmqServer(const std::string& url, const ZmqOptions& options) : socket_(shared_zmq_context(), ZMQ_ROUTER, options) {
     socket_.socket().set(zmq::sockopt::router_mandatory, true);
+    // Only where it is meant: an IPv4 address stays one.
+    socket_.socket().set(zmq::sockopt::ipv6, url.find('[') != std::string::npos || url.find('*') != std::string::npos);
     socket_.socket().bind(url);
     address_ = socket_.socket().get(zmq::sockopt::last_endpoint);
   }

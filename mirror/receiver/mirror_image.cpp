@@ -80,6 +80,10 @@ Status MirrorImage::attach(MirrorTarget& target) {
 
 Status MirrorImage::create(const Superblock& superblock) {
   TARNFS_ASSIGN(image_, storage_.create_image(superblock.size_blocks));
+  // The ring of roots gets its storage now, so that a publish cannot fail on a full disk for want of it.
+  const std::vector<PageRef> ring(kRootSlotsPerEnd, PageRef::zeroed());
+  TARNFS_TRY(image_->write(Address{1}, ring));
+  TARNFS_TRY(image_->write(Address{end_of_data_blocks(superblock.size_blocks)}, ring));
   // The copy at the end first: a torn superblock at the front is then read from there.
   const PageRef page = page_of(superblock);
   TARNFS_TRY(image_->write(Address{superblock.size_blocks - 1}, std::span(&page, 1)));

@@ -379,7 +379,9 @@ class RecordingDisk {
   }
   Status read(File file, Address first, std::span<std::byte> out) {
     MutexLock lock(mutex_);
-    const Blocks& blocks = files_[file].blocks;
+    // A removed file that is still open has nothing left here: readers find out and read again.
+    const auto opened = files_.find(file);
+    const Blocks blocks = opened == files_.end() ? Blocks{} : opened->second.blocks;
     for (std::size_t done = 0; done < out.size(); done += kBlockSize, ++first.value) {
       const auto found = blocks.find(first.value);
       if (found == blocks.end()) {

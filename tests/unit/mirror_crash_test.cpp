@@ -136,7 +136,7 @@ TEST_CASE("a loss of power during the first copy leaves an empty mirror or the w
     if (auto image = MirrorImage::open(storage); !image.ok()) {
       // Only a superblock that was being written can be torn, and then there is nothing to lose.
       CHECK(image.error().code() == ErrorCode::kInvalid);
-      CHECK(count <= 5);
+      CHECK(count <= 7);
       continue;
     } else {
       FakeTarget target(primary.book(), (*image)->device());

@@ -1,0 +1,153 @@
+#include "mirror/daemon/mirror_daemon.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "common/checksum.h"
+#include "common/log.h"
+#include "fs/control/client.h"
+#include "fs/control/server.h"
+#include "fs/control/status_report.h"
+#include "fs/engine/volume.h"
+#include "fs/fuse/mount.h"
+#include "mirror/channel/zmq_channel.h"
+#include "mirror/receiver/receiver.h"
+
+namespace tarnfs {
+namespace {
+
+std::string default_control_path(const std::string& image) {
+  // The volume's name is not known before the first primary came, so the image names the socket.
+  const auto hash = checksum_of(std::as_bytes(std::span(image.data(), image.size())));
+  return control_path_of(default_control_directory(), fmt::format("{:016x}", hash), "mirror");
+}
+
+class RunningMirror final : public MirrorDaemon {
+ public:
+  explicit RunningMirror(const MirrorDaemonOptions& options)
+      : options_(options), storage_(file_mirror_storage(options.image)) {}
+  ~RunningMirror() override { stop(); }
+
+  Status start() {
+    TARNFS_TRY(check_listen_url(options_.listen_url));
+    TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, ReceiverOptions{}));
+    TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url));
+    address_ = channel->address();
+    VolumeOptions volume_options;
+    volume_options.mode = VolumeMode::kMirror;
+    TARNFS_ASSIGN(volume_, Volume::open(receiver_->device(), volume_options));
+    volume_->on_view_changed([this](const std::vector<InodeNumber>& changed) {
+      // Set before the first adopt, and taken away after the last one.
+      if (mount_) mount_->invalidate(changed);
+    });
+    TARNFS_TRY(mount());
+    TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
+    TARNFS_TRY(start_control());
+    log_info(options_.image + " listens on " + address_);
+    if (!is_loopback_url(options_.listen_url)) {
+      log_warning("connections to " + address_ +
+                  " are neither authenticated nor encrypted: whoever reaches this port can change the mirror");
+    }
+    return {};
+  }
+
+  void stop() override {
+    control_.reset();
+    if (receiver_) receiver_->stop();
+    if (mount_) unmount();
+    mount_.reset();
+    if (volume_) {
+      if (const Status closed = volume_->close(); !closed.ok()) log_error(closed.error().describe());
+    }
+    volume_.reset();
+    receiver_.reset();
+  }
+
+ private:
+  Status mount() {
+    if (options_.mountpoint.empty()) return {};
+    FuseMountOptions mount_options;
+    mount_options.mountpoint = options_.mountpoint;
+    mount_options.source = options_.image;
+    mount_options.read_only = true;
+    mount_options.revalidate = true;
+    if (::geteuid() == 0) mount_options.kernel_options.emplace_back("allow_other");
+    TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, [this] {
+                    log_info(options_.mountpoint + " is no longer mounted");
+                    mounted_.store(false);
+                  }));
+    mounted_.store(true);
+    return {};
+  }
+
+  // Users of a mount that vanishes are not waited for: they have a mirror's read-only view and lose nothing.
+  void unmount() {
+    if (const Status gone = mount_->unmount(false); gone.ok()) return;
+    if (const Status detached = mount_->unmount(true); !detached.ok()) log_error(detached.error().describe());
+    mount_->abort();
+  }
+
+  Status start_control() {
+    const std::string path =
+        options_.control_socket.empty() ? default_control_path(options_.image) : options_.control_socket;
+    std::map<std::string, ControlCommand> commands;
+    commands["status"].run = [this](const ControlRequest&) -> Result<std::string> { return to_json(report()); };
+    TARNFS_ASSIGN(control_, ControlServer::start(path, std::move(commands)));
+    return {};
+  }
+
+  StatusReport report() const {
+    const ReceiverStatus status = receiver_->status();
+    StatusReport report;
+    if (!status.volume.is_zero()) report.uuid = status.volume.to_string();
+    report.label = status.label;
+    report.role = "mirror";
+    if (status.published.cp.value != 0) {
+      report.epoch = status.published.epoch.to_string();
+      report.cp = status.published.cp.value;
+      report.root = fmt::format("{:016x}", status.published.root_checksum);
+    }
+    report.image = options_.image;
+    if (mounted_.load()) report.mountpoint = options_.mountpoint;
+    report.size_bytes = status.size_blocks * kBlockSize;
+    report.used_bytes = status.used_blocks * kBlockSize;
+    report.dirty_bytes = status.staged_bytes;
+    report.errors = volume_->status().error_count;
+    report.read_only = true;
+    if (status.state == ReceiverState::kStopped) report.stop_reason = status.last_error;
+    PeerReport peer;
+    peer.url = address_;
+    peer.state = status.connected ? "live" : "connecting";
+    peer.mode = "async";
+    if (!status.connected) peer.error = status.last_error;
+    peer.published_cp = report.cp;
+    peer.sent_bytes = status.received_bytes;
+    peer.wire_bytes = status.wire_bytes;
+    if (peer.wire_bytes > 0) {
+      peer.compression_ratio = static_cast<double>(peer.sent_bytes) / static_cast<double>(peer.wire_bytes);
+    }
+    report.mirrors.push_back(std::move(peer));
+    return report;
+  }
+
+  const MirrorDaemonOptions options_;
+  const std::unique_ptr<MirrorStorage> storage_;
+  std::string address_;
+  std::atomic<bool> mounted_{false};
+  std::unique_ptr<Receiver> receiver_;
+  std::unique_ptr<Volume> volume_;
+  std::unique_ptr<FuseMount> mount_;  // written before the receiver starts and after it stopped
+  std::unique_ptr<ControlServer> control_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<MirrorDaemon>> MirrorDaemon::start(const MirrorDaemonOptions& options) {
+  auto daemon = std::make_unique<RunningMirror>(options);
+  TARNFS_TRY(daemon->start());
+  return std::unique_ptr<MirrorDaemon>(std::move(daemon));
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,35 @@
+// The mirror process: receiver, read-only volume, mount and control socket, joined.
+//
+// Invariants:
+//   1. The image is locked before the port is taken, and both before anything is mounted.
+//   2. The volume is opened on what the receiver shows, after an interrupted publish was finished.
+//
+// Thread safety: main thread only.
+// Ownership: parts are destroyed in the reverse order of their making; see stop().
+// Errors: kBusy when another process has the image or the port, kInvalid for an unusable address or mountpoint.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/result.h"
+
+namespace tarnfs {
+
+struct MirrorDaemonOptions {
+  std::string listen_url;
+  std::string image;           // absolute
+  std::string mountpoint;      // absolute; empty: not mounted
+  std::string control_socket;  // empty: the default one for this image
+};
+
+class MirrorDaemon {
+ public:
+  // Serves when it returns: the port is open and the mount shows the published state.
+  static Result<std::unique_ptr<MirrorDaemon>> start(const MirrorDaemonOptions& options);
+  virtual ~MirrorDaemon() = default;
+  // Finishes what is decided, unmounts and lets the image go. Idempotent; the destructor calls it.
+  virtual void stop() = 0;
+};
+
+}  // namespace tarnfs
