@@ -77,9 +77,9 @@ struct CheckState {
   bool names_complete = true;  // every entry of every directory is known
 };
 
-// Both superblocks and the ring of root blocks; fills in report.superblock and report.root. False when there is no
-// root to go on with, which is in the report.
-Result<bool> check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log);
+// Both superblocks and the ring of root blocks; fills in report.superblock and report.root. An error when there is no
+// root to go on with.
+Status check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log);
 // The fields of the newest root; called by check_roots().
 void check_root_fields(const CheckReport& report, ProblemLog& log);
 

@@ -7,8 +7,7 @@ namespace tarnfs {
 Result<CheckReport> check_volume(BlockDevice& device, const CheckOptions& options) {
   CheckReport report;
   ProblemLog log(report, options.problems_max);
-  TARNFS_ASSIGN(const bool usable, check::check_roots(device, report, log));
-  if (!usable) return report;
+  TARNFS_TRY(check::check_roots(device, report, log));
   check::CheckState state(device, report, options);
   check::check_inodes(state);
   check::check_directories(state);

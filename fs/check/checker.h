@@ -11,7 +11,8 @@
 // Memory: a bit for every block in use (less when few are), 9 bytes an inode, 16 a directory, 24 a block of inodes with
 // directories, and two caches of 8 MiB.
 // Thread safety: a check is one thread's; `device` must not change meanwhile.
-// Errors: kInvalid no tarnfs volume; kIncompatible a newer format; kIo both superblocks unreadable. All else is in the
+// Errors: what keeps a check from being made: kInvalid no tarnfs volume, kIncompatible a newer format, kCorrupt a
+// truncated image, or both superblocks or all root blocks damaged, kIo both superblocks unreadable. All else is in the
 // report.
 #pragma once
 

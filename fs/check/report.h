@@ -25,27 +25,27 @@
 namespace tarnfs {
 
 enum class ProblemKind {
-  kSuperblock,   // a copy of the superblock is damaged, or both differ
-  kRootRing,     // a root slot is damaged, in the wrong place or does not follow from the one before; or none is valid
-  kRoot,         // a field of the newest root is impossible
-  kUnreadable,   // the device could not read a block
-  kChecksum,     // a block is not what its pointer says
-  kPointer,      // a pointer's address, flags or cp are impossible
-  kBirth,        // a pointer is younger than the block it stands in
-  kUsedTwice,    // two pointers to one block
-  kTreeShape,    // empty nodes, blocks beyond the end, and the like
-  kBlockCount,   // InodeRecord::block_count
-  kInodeNumber,  // an inode does not name itself, or stands where none may be
-  kInode,        // a field of an inode is impossible
-  kNextInode,    // an inode at or beyond RootBlock::next_inode
-  kInodeCount,   // RootBlock::inode_count
-  kDirectory,    // the tree of a directory: pages, order, hashes
-  kEntryName,    // a name that cannot be
-  kEntryTarget,  // an entry that names no inode, or one that must not be named
-  kEntryType,    // the entry's type is not the inode's
-  kEntryCount,   // InodeRecord::entry_count
-  kLinkCount,    // InodeRecord::link_count
-  kParent,       // InodeRecord::parent, or a directory with two names
+  kSuperblock,     // a copy of the superblock is damaged, or both differ
+  kRootRing,       // a root slot is damaged, in the wrong place or does not follow from the one before
+  kRoot,           // a field of the newest root is impossible
+  kUnreadable,     // the device could not read a block
+  kChecksum,       // a block is not what its pointer says
+  kPointer,        // a pointer's address, flags or cp are impossible
+  kBirth,          // a pointer is younger than the block it stands in
+  kUsedTwice,      // two pointers to one block
+  kTreeShape,      // empty nodes, blocks beyond the end, and the like
+  kBlockCount,     // InodeRecord::block_count
+  kInodeNumber,    // an inode does not name itself, or stands where none may be
+  kInode,          // a field of an inode is impossible
+  kNextInode,      // an inode at or beyond RootBlock::next_inode
+  kInodeCount,     // RootBlock::inode_count
+  kDirectory,      // the tree of a directory: pages, order, hashes
+  kEntryName,      // a name that cannot be
+  kEntryTarget,    // an entry that names no inode, or one that must not be named
+  kEntryType,      // the entry's type is not the inode's
+  kEntryCount,     // InodeRecord::entry_count
+  kLinkCount,      // InodeRecord::link_count
+  kParent,         // InodeRecord::parent, or a directory with two names
   kDirectoryLoop,  // a directory is its own ancestor
   kUnreachable,    // an inode with links but without a name
   kOrphan,         // the orphan file and the inodes without links do not agree
@@ -85,7 +85,7 @@ struct CheckCounters {
 
 struct CheckReport {
   Superblock superblock;
-  RootBlock root;  // cp 0 when there is no valid one
+  RootBlock root;
   CheckCounters counters;
   std::vector<Problem> problems;  // in the order in which they were found
   std::uint64_t error_count = 0;

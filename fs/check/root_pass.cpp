@@ -34,27 +34,16 @@ Result<Superblock> check_superblocks(BlockDevice& device, ProblemLog& log) {
   return superblock;
 }
 
-// A valid root of this volume in the slot, or why there is none. Empty slots and those that an older volume in the same
-// image left are normal.
-std::optional<RootBlock> check_slot(BlockDevice& device, const Superblock& superblock, Address slot, ProblemLog& log) {
+// The root in the slot, or why it is not valid. Nothing where a slot is empty, or where an older volume in the same
+// image left its root.
+Result<std::optional<RootBlock>> read_slot(BlockDevice& device, const Superblock& superblock, Address slot) {
   PageRef page = PageRef::uninitialised();
-  std::string reason;
-  if (const Status status = device.read(slot, page.mutable_bytes()); !status.ok()) {
-    reason = status.error().describe();
-  } else if (is_all_zero(page.bytes())) {
-    return std::nullopt;
-  } else if (auto root = check_root_block(page.bytes()); !root.ok()) {
-    reason = root.error().describe();
-  } else if (root->volume != superblock.volume) {
-    return std::nullopt;
-  } else if (root_slot_of(Cp{root->cp}, superblock.size_blocks) != slot) {
-    reason = fmt::format("the root of cp {} does not belong there", root->cp);
-  } else {
-    return *root;
-  }
-  log.warning(ProblemKind::kRootRing, std::nullopt, slot,
-              fmt::format("root slot at block {} is not valid: {}", slot.value, reason));
-  return std::nullopt;
+  TARNFS_TRY(device.read(slot, page.mutable_bytes()));
+  if (is_all_zero(page.bytes())) return std::optional<RootBlock>();
+  TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
+  if (root.volume != superblock.volume) return std::optional<RootBlock>();
+  if (root_slot_of(Cp{root.cp}, superblock.size_blocks) == slot) return std::optional(root);
+  return Error(ErrorCode::kCorrupt, fmt::format("the root of cp {} does not belong there", root.cp));
 }
 
 void check_chain(const std::map<std::uint64_t, RootBlock>& roots, ProblemLog& log) {
@@ -96,30 +85,23 @@ void check_root_fields(const CheckReport& report, ProblemLog& log) {
   check_tree_record(root.free_map, "the free map", log);
 }
 
-Result<bool> check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log) {
-  auto superblock = check_superblocks(device, log);
-  if (!superblock.ok()) {
-    if (superblock.error().code() != ErrorCode::kCorrupt) return superblock.error();
-    log.error(ProblemKind::kSuperblock, std::nullopt, std::nullopt, superblock.error().message());
-    return false;
-  }
-  report.superblock = *superblock;
+Status check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log) {
+  TARNFS_ASSIGN(report.superblock, check_superblocks(device, log));
   std::map<std::uint64_t, RootBlock> roots;
   for (std::uint64_t i = 0; i < kRootSlots; ++i) {
-    const auto root = check_slot(device, report.superblock, root_slot_of(Cp{i}, report.superblock.size_blocks), log);
-    if (root) roots[root->cp] = *root;
+    const Address slot = root_slot_of(Cp{i}, report.superblock.size_blocks);
+    const auto root = read_slot(device, report.superblock, slot);
+    if (!root.ok()) {
+      log.warning(ProblemKind::kRootRing, std::nullopt, slot,
+                  fmt::format("root slot at block {} is not valid: {}", slot.value, root.error().describe()));
+    } else if (root->has_value()) {
+      roots[(*root)->cp] = **root;
+    }
   }
-  auto newest = read_newest_root(device, report.superblock);
-  if (!newest.ok()) {
-    if (newest.error().code() != ErrorCode::kCorrupt) return newest.error();
-    log.error(ProblemKind::kRootRing, std::nullopt, std::nullopt, newest.error().message());
-    report.root.cp = 0;
-    return false;
-  }
-  report.root = *newest;
+  TARNFS_ASSIGN(report.root, read_newest_root(device, report.superblock));
   check_chain(roots, log);
   check_root_fields(report, log);
-  return true;
+  return {};
 }
 
 }  // namespace tarnfs::check
