@@ -218,9 +218,10 @@ TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in
     }
     if (random() % 3 == 0) REQUIRE(primary.volume.volume->consistency_point().ok());
     if (random() % 4 == 0) {
+      const bool has_state = mirror->status().published.cp.value > 0;  // it may have been stopped before the first
       mirror.reset();
       if (random() % 2 == 0) REQUIRE(primary.volume.volume->consistency_point().ok());
-      if (storage.image != nullptr) CHECK(problems_of(*storage.image) == "");
+      if (has_state) CHECK(problems_of(*storage.image) == "");
       mirror = std::make_unique<Mirror>(storage, network);
       primary.sender->reconnect_now();
     }
