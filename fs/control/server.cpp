@@ -204,7 +204,7 @@ void Server::handle_line(Client& client, const std::string& line) {
   }
   const auto command = commands_.find(request->command);
   if (command == commands_.end()) {
-    const Error unknown(ErrorCode::kUsage, "this daemon knows no command \"" + request->command + "\"");
+    const Error unknown(ErrorCode::kUnsupported, "this daemon knows no command \"" + request->command + "\"");
     client.to_send += encode_response(unknown) + "\n";
     return;
   }

@@ -130,7 +130,7 @@ TEST_CASE("commands and their errors come back") {
   CHECK(failed.error().message() == "told to");
   const auto unknown = ask_daemon(server->path(), {.command = "fly", .arguments = {}}, 10s);
   REQUIRE(!unknown.ok());
-  CHECK(unknown.error().code() == ErrorCode::kUsage);
+  CHECK(unknown.error().code() == ErrorCode::kUnsupported);
 }
 
 TEST_CASE("garbage and requests without end are cut off, others go on") {

@@ -1,0 +1,76 @@
+#include "fs/control/mount_table.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <ranges>
+#include <sstream>
+
+namespace tarnfs {
+namespace {
+
+constexpr std::string_view kType = "fuse.tarnfs";
+
+bool is_octal(char c) {
+  return c >= '0' && c <= '7';
+}
+
+// The kernel writes blanks, tabs, newlines and backslashes as \ooo.
+std::string unescape(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool escaped = text[i] == '\\' && i + 3 < text.size() && is_octal(text[i + 1]) && is_octal(text[i + 2]) &&
+                         is_octal(text[i + 3]);
+    if (!escaped) {
+      result.push_back(text[i]);
+      continue;
+    }
+    result.push_back(static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0')));
+    i += 3;
+  }
+  return result;
+}
+
+// 36 35 98:0 ROOT MOUNTPOINT OPTIONS [optional fields] - TYPE SOURCE SUPER_OPTIONS
+std::optional<MountEntry> parse_line(const std::string& line) {
+  std::istringstream in(line);
+  std::vector<std::string> fields{std::istream_iterator<std::string>(in), std::istream_iterator<std::string>()};
+  const auto separator = std::find(fields.begin(), fields.end(), "-");
+  if (separator - fields.begin() < 6 || fields.end() - separator < 3) return std::nullopt;
+  return MountEntry{unescape(fields[4]), unescape(separator[1]), unescape(separator[2])};
+}
+
+}  // namespace
+
+std::vector<MountEntry> parse_mount_table(std::string_view text) {
+  std::vector<MountEntry> table;
+  std::istringstream in{std::string(text)};
+  std::string line;
+  while (std::getline(in, line)) {
+    if (auto entry = parse_line(line)) table.push_back(std::move(*entry));
+  }
+  return table;
+}
+
+std::vector<MountEntry> read_mount_table() {
+  std::ifstream in("/proc/self/mountinfo");
+  return parse_mount_table(std::string(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()));
+}
+
+std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, const std::string& image) {
+  for (const MountEntry& entry : table) {
+    if (entry.type == kType && entry.source == image) return entry;
+  }
+  return std::nullopt;
+}
+
+std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, const std::string& mountpoint) {
+  for (const MountEntry& entry : table | std::views::reverse) {
+    if (entry.mountpoint != mountpoint) continue;
+    if (entry.type == kType) return entry;
+    return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,26 @@
+// What is mounted, as /proc/self/mountinfo tells it.
+//
+// Thread safety: plain functions.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tarnfs {
+
+struct MountEntry {
+  std::string mountpoint;
+  std::string type;    // such as fuse.tarnfs
+  std::string source;  // the device
+};
+
+// In the order of mounting: of several at one place the last one is seen.
+std::vector<MountEntry> parse_mount_table(std::string_view text);
+std::vector<MountEntry> read_mount_table();
+// The tarnfs mount of this image, or at this place.
+std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, const std::string& image);
+std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, const std::string& mountpoint);
+
+}  // namespace tarnfs

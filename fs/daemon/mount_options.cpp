@@ -1,0 +1,141 @@
+#include "fs/daemon/mount_options.h"
+
+#include <algorithm>
+#include <array>
+
+#include "fs/control/text.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::uint64_t kDirtyLimitMinBytes = std::uint64_t{8} << 20;
+constexpr std::uint64_t kCacheLimitMinBytes = std::uint64_t{1} << 20;
+
+// What libfuse and mount(2) take. A later one overrides an earlier one.
+constexpr std::array<std::string_view, 13> kKernelOptions = {"allow_other", "allow_root", "dev",    "nodev", "suid",
+                                                             "nosuid",      "exec",       "noexec", "sync",  "async",
+                                                             "atime",       "noatime",    "dirsync"};
+constexpr std::array<std::string_view, 4> kKernelPrefixes = {"context=", "fscontext=", "defcontext=", "rootcontext="};
+
+// For mount(8), systemd and fstab, or what is always so.
+constexpr std::array<std::string_view, 27> kIgnored = {
+    "defaults",    "auto",          "noauto",   "nofail",     "user",     "nouser",     "users",
+    "owner",       "noowner",       "group",    "nogroup",    "_netdev",  "relatime",   "norelatime",
+    "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime", "nodiratime", "default_permissions",
+    "nonempty",    "silent",        "loud",     "mand",       "nomand",   "symfollow"};
+constexpr std::array<std::string_view, 8> kIgnoredPrefixes = {
+    "x-", "X-", "comment=", "user=", "uhelper=", "helper=", "fsname=", "subtype="};
+
+template <std::size_t N>
+bool is_one_of(const std::array<std::string_view, N>& all, std::string_view option) {
+  return std::find(all.begin(), all.end(), option) != all.end();
+}
+
+template <std::size_t N>
+bool has_prefix_of(const std::array<std::string_view, N>& all, std::string_view option) {
+  return std::any_of(all.begin(), all.end(), [option](std::string_view p) { return option.starts_with(p); });
+}
+
+std::vector<std::string> split(std::string_view list) {
+  std::vector<std::string> parts(1);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    if (list[i] == ',') {
+      parts.emplace_back();
+    } else if (list[i] == '\\' && i + 1 < list.size()) {
+      parts.back().push_back(list[++i]);
+    } else {
+      parts.back().push_back(list[i]);
+    }
+  }
+  std::erase(parts, "");
+  return parts;
+}
+
+Error wrong(std::string_view option, const std::string& why) {
+  return Error(ErrorCode::kUsage, "option " + std::string(option) + ": " + why);
+}
+
+Status set_size(std::uint64_t& target, std::string_view option, std::string_view value, std::uint64_t min_bytes) {
+  const auto size = parse_size(value);
+  if (!size.ok()) return wrong(option, size.error().message());
+  if (*size < min_bytes) return wrong(option, "it is too small; give at least " + format_size(min_bytes));
+  target = *size;
+  return {};
+}
+
+Status set_seconds(std::uint64_t& target_ms, std::string_view option, std::string_view value) {
+  const auto milliseconds = parse_seconds_ms(value);
+  if (!milliseconds.ok()) return wrong(option, milliseconds.error().message());
+  target_ms = *milliseconds;
+  return {};
+}
+
+// Accepts `now`, refuses `later` as not there yet and everything else as unknown.
+Status check_choice(std::string_view option, std::string_view value, std::string_view now_a, std::string_view now_b,
+                    std::string_view later_a, std::string_view later_b) {
+  if (value == now_a || value == now_b) return {};
+  if (value == later_a || value == later_b) return wrong(option, "not available yet in this version");
+  return wrong(option, "unknown value; see tarnfs(8)");
+}
+
+Status set_valued(MountOptions& options, std::string_view option, std::string_view name, std::string_view value) {
+  if (value.empty()) return wrong(option, "it needs a value");
+  if (name == "mirror") {
+    options.mirrors.emplace_back(value);
+    return {};
+  }
+  if (name == "control") {
+    options.control_path = value;
+    return {};
+  }
+  if (name == "cp_interval") return set_seconds(options.cp_interval_ms, option, value);
+  if (name == "close_wait") return set_seconds(options.close_wait_ms, option, value);
+  if (name == "dirty_limit") return set_size(options.dirty_limit_bytes, option, value, kDirtyLimitMinBytes);
+  if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
+  if (name == "mode") return check_choice(option, value, "async", "async", "semisync", "sync");
+  if (name == "on_disconnect") return check_choice(option, value, "degrade", "degrade", "block", "readonly");
+  if (name == "io_uring") return check_choice(option, value, "auto", "off", "on", "on");
+  if (name == "keys" || name == "state") return wrong(option, "not available yet in this version");
+  return wrong(option, "unknown; see tarnfs(8)");
+}
+
+Status set_option(MountOptions& options, const std::string& option) {
+  if (option == "ro" || option == "rw") {
+    options.read_only = option == "ro";
+    return {};
+  }
+  if (is_one_of(kKernelOptions, option) || has_prefix_of(kKernelPrefixes, option)) {
+    options.kernel_options.push_back(option);
+    return {};
+  }
+  if (is_one_of(kIgnored, option) || has_prefix_of(kIgnoredPrefixes, option)) return {};
+  const std::size_t equals = option.find('=');
+  if (equals == std::string::npos) return wrong(option, "unknown; see tarnfs(8)");
+  const std::string_view text(option);
+  return set_valued(options, option, text.substr(0, equals), text.substr(equals + 1));
+}
+
+}  // namespace
+
+Result<MountOptions> parse_mount_options(std::string_view list, bool is_root) {
+  const std::vector<std::string> parts = split(list);
+  // mount(8) -s: options that nobody knows are left out.
+  const bool sloppy = std::find(parts.begin(), parts.end(), "sloppy") != parts.end();
+  MountOptions options;
+  for (const std::string& part : parts) {
+    if (part == "sloppy") continue;
+    const Status set = set_option(options, part);
+    if (set.ok()) continue;
+    if (sloppy && set.error().message().ends_with("unknown; see tarnfs(8)")) continue;
+    return set.error();
+  }
+  if (options.read_only && !options.mirrors.empty()) {
+    return Error(ErrorCode::kUsage, "options ro and mirror= exclude each other: a read-only mount changes nothing");
+  }
+  const auto& kernel = options.kernel_options;
+  const bool allow_given = std::any_of(kernel.begin(), kernel.end(), [](auto& o) { return o.starts_with("allow_"); });
+  if (is_root && !allow_given) options.kernel_options.emplace_back("allow_other");
+  return options;
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,30 @@
+// The options behind -o, as people and /etc/fstab write them.
+//
+// Thread safety: plain functions.
+// Errors: kUsage with the option that is wrong and why.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/result.h"
+
+namespace tarnfs {
+
+struct MountOptions {
+  bool read_only = false;
+  std::vector<std::string> mirrors;  // URLs
+  std::uint64_t cp_interval_ms = 5000;
+  std::uint64_t dirty_limit_bytes = 256ULL << 20;
+  std::uint64_t cache_limit_bytes = 128ULL << 20;
+  std::uint64_t close_wait_ms = 5000;       // how long connected mirrors may take to publish the last state
+  std::string control_path;                 // empty: the usual place
+  std::vector<std::string> kernel_options;  // for FUSE: allow_other, suid, ...
+};
+
+// `list` is separated by commas; a backslash takes the next character as it is. For root, allow_other is the default.
+Result<MountOptions> parse_mount_options(std::string_view list, bool is_root);
+
+}  // namespace tarnfs

@@ -1,0 +1,244 @@
+#include "fs/daemon/primary.h"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "common/log.h"
+#include "fs/control/background.h"
+#include "fs/control/client.h"
+#include "fs/control/status_report.h"
+#include "fs/daemon/image_lock.h"
+#include "mirror/channel/zmq_channel.h"
+
+namespace tarnfs {
+namespace {
+
+// An old daemon that takes its last consistency point.
+constexpr std::chrono::seconds kImagePatience{10};
+// How long users of a mount that was detached because of a signal may go on.
+constexpr std::chrono::seconds kDetachedMax{20};
+// The request itself has no end: it waits for a mirror.
+constexpr std::chrono::hours kMirrorWaitMax{24 * 365};
+
+PeerReport report_of(const SenderStatus& status) {
+  PeerReport peer;
+  peer.url = status.url;
+  peer.state = std::string(name_of(status.state));
+  peer.mode = status.mode;
+  peer.error = status.last_error;
+  peer.published_cp = status.published_cp.value;
+  peer.lag_cps = status.lag_cps;
+  peer.lag_bytes = status.lag_bytes;
+  peer.lag_seconds = status.lag_seconds;
+  peer.sent_bytes = status.sent_bytes;
+  peer.wire_bytes = status.wire_bytes;
+  peer.compression_ratio = status.compression_ratio;
+  peer.rtt_ms = status.rtt_ms;
+  if (status.state == SenderState::kCatchingUp) {
+    peer.copy = CopyProgress{status.bytes_done, status.bytes_total, status.eta_seconds};
+  }
+  return peer;
+}
+
+bool is_connected(const Sender& sender) {
+  const SenderState state = sender.status().state;
+  return state == SenderState::kHandshaking || state == SenderState::kCatchingUp || state == SenderState::kLive;
+}
+
+}  // namespace
+
+Primary::Primary(std::string image, std::string mountpoint, MountOptions options)
+    : image_(std::move(image)),
+      mountpoint_(std::move(mountpoint)),
+      options_(std::move(options)),
+      mount_ended_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+Primary::~Primary() {
+  const Status closed = close();
+  if (!closed.ok()) log_error(closed.error().describe());
+}
+
+Status Primary::start() {
+  if (!mount_ended_) return Error(ErrorCode::kIo, std::string("make an eventfd: ") + std::strerror(errno));
+  const DeviceMode mode = options_.read_only ? DeviceMode::kReadOnly : DeviceMode::kReadWrite;
+  TARNFS_ASSIGN(device_, open_image(image_, mode, kImagePatience));
+  TARNFS_TRY(make_senders());
+  TARNFS_TRY(open_volume());
+  TARNFS_TRY(start_control());
+  return start_mount();
+}
+
+Status Primary::make_senders() {
+  for (const std::string& url : options_.mirrors) {
+    SenderOptions sender_options;
+    sender_options.url = url;
+    TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url));
+    senders_.push_back(Sender::create(std::move(sender_options)));
+    fan_out_.add(*senders_.back());
+  }
+  return {};
+}
+
+Status Primary::open_volume() {
+  VolumeOptions volume_options;
+  volume_options.mode = options_.read_only ? VolumeMode::kReadOnly : VolumeMode::kReadWrite;
+  volume_options.cp_interval_ms = options_.cp_interval_ms;
+  volume_options.dirty_limit_bytes = options_.dirty_limit_bytes;
+  volume_options.cache_limit_bytes = options_.cache_limit_bytes;
+  volume_options.feed = senders_.empty() ? nullptr : &fan_out_;
+  TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
+  for (const auto& sender : senders_) sender->start(*volume_);
+  return {};
+}
+
+Status Primary::start_control() {
+  std::map<std::string, ControlCommand> commands;
+  commands["status"] = {.run = [this](const ControlRequest&) { return answer_status(); }};
+  commands["cp"] = {.run = [this](const ControlRequest& request) { return answer_cp(request); }, .waits = true};
+  const std::string uuid = volume_of(volume_->superblock()).to_string();
+  const std::string usual = control_path_of(default_control_directory(), uuid, "primary");
+  const std::string path = options_.control_path.empty() ? usual : options_.control_path;
+  auto started = ControlServer::start(path, commands);
+  if (!started.ok() && started.error().code() == ErrorCode::kBusy && options_.control_path.empty()) {
+    // A copy of the image with the same identity, or the same one mounted read-only several times.
+    const std::string own = control_path_of(default_control_directory(), uuid, fmt::format("primary-{}", ::getpid()));
+    started = ControlServer::start(own, commands);
+  }
+  if (!started.ok()) return started.error();
+  control_ = std::move(*started);
+  return {};
+}
+
+Status Primary::start_mount() {
+  FuseMountOptions mount_options;
+  mount_options.mountpoint = mountpoint_;
+  mount_options.source = image_;
+  mount_options.read_only = options_.read_only;
+  mount_options.kernel_options = options_.kernel_options;
+  const auto on_end = [this] {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(mount_ended_.number(), &one, sizeof one);
+  };
+  TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, on_end));
+  log_info(fmt::format("mounted {} on {}", image_, mountpoint_));
+  return {};
+}
+
+Status Primary::run(const Descriptor& signals) {
+  wait_for_end(signals);
+  return close();
+}
+
+void Primary::wait_for_end(const Descriptor& signals) {
+  for (;;) {
+    std::array<pollfd, 2> polled = {pollfd{mount_ended_.number(), POLLIN, 0}, pollfd{signals.number(), POLLIN, 0}};
+    if (::poll(polled.data(), polled.size(), -1) < 0 && errno != EINTR) return;
+    if ((polled[0].revents & POLLIN) != 0) return;
+    if ((polled[1].revents & POLLIN) != 0 && take_signal(signals) != 0) {
+      obey_signal(signals);
+      return;
+    }
+  }
+}
+
+// Returns once the mount is gone.
+void Primary::obey_signal(const Descriptor& signals) {
+  Status unmounted = mount_->unmount(false);
+  if (unmounted.ok()) {
+    mount_->wait();
+    return;
+  }
+  log_warning(unmounted.error().describe() + "; detached, and its users have some seconds to end");
+  unmounted = mount_->unmount(true);
+  if (!unmounted.ok()) log_warning(unmounted.error().describe());
+  const Deadline deadline = std::chrono::steady_clock::now() + kDetachedMax;
+  std::array<pollfd, 2> polled = {pollfd{mount_ended_.number(), POLLIN, 0}, pollfd{signals.number(), POLLIN, 0}};
+  while (::poll(polled.data(), polled.size(), milliseconds_until(deadline)) < 0 && errno == EINTR) {
+  }
+  if (!mount_->ended()) log_warning(mountpoint_ + " is still in use; its users lose it now");
+  mount_->abort();
+}
+
+Status Primary::close() {
+  if (!device_) return {};
+  closing_ = true;
+  mount_.reset();
+  Status result;
+  if (volume_ && !options_.read_only) result = take_last_state();
+  for (const auto& sender : senders_) sender->stop();
+  control_.reset();
+  if (volume_) {
+    const Status closed = volume_->close();
+    if (result.ok()) result = closed;
+  }
+  senders_.clear();
+  volume_.reset();
+  device_.reset();
+  return result;
+}
+
+Status Primary::take_last_state() {
+  const auto cp = volume_->consistency_point();
+  if (!cp.ok()) return cp.error().in("last consistency point of " + image_);
+  const Deadline deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.close_wait_ms);
+  for (const auto& sender : senders_) {
+    if (!is_connected(*sender)) continue;
+    const std::chrono::milliseconds left(milliseconds_until(deadline));
+    const Status published = sender->wait_published(*cp, left);
+    if (published.ok()) continue;
+    log_warning(
+        fmt::format("mirror {} has not published the last state, cp {}: {}; it follows when {} is mounted again",
+                    sender->status().url, cp->value, published.error().describe(), image_));
+  }
+  return {};
+}
+
+Result<std::string> Primary::answer_status() {
+  const VolumeStatus status = volume_->status();
+  const StateName state = state_of(status.root);
+  StatusReport report;
+  report.uuid = state.volume.to_string();
+  report.label = std::string(label_of(status.superblock));
+  report.role = "primary";
+  report.epoch = state.epoch.to_string();
+  report.cp = state.cp.value;
+  report.root = fmt::format("{:016x}", state.root_checksum);
+  report.image = image_;
+  report.mountpoint = mountpoint_;
+  report.size_bytes = status.root.size_blocks * kBlockSize;
+  report.used_bytes = status.root.used_blocks * kBlockSize;
+  report.dirty_bytes = status.dirty_bytes;
+  report.errors = status.error_count;
+  report.read_only = options_.read_only || status.stopped;
+  report.closing = closing_;
+  report.stop_reason = status.stop_reason;
+  for (const auto& sender : senders_) report.mirrors.push_back(report_of(sender->status()));
+  return to_json(report);
+}
+
+Result<std::string> Primary::answer_cp(const ControlRequest& request) {
+  if (options_.read_only) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
+  const bool with_mirrors = request.has_flag("mirror");
+  if (with_mirrors && senders_.empty()) {
+    return Error(ErrorCode::kInvalid, image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT");
+  }
+  TARNFS_ASSIGN(const Cp cp, volume_->consistency_point());
+  if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp));
+  return fmt::format("{{\"cp\":{}}}", cp.value);
+}
+
+Status Primary::wait_for_mirrors(Cp cp) {
+  for (const auto& sender : senders_) {
+    const Status published = sender->wait_published(cp, kMirrorWaitMax);
+    if (!published.ok()) return published.error().in("mirror " + sender->status().url);
+  }
+  return {};
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,68 @@
+// A volume that is mounted: device, engine, mirrors, control socket and mount, put together and taken apart in order.
+//
+// Invariants:
+//   1. What start() built is taken apart in the opposite order, on every path.
+//   2. Once the mount is gone, run() takes a last consistency point, gives connected mirrors a bounded time to publish
+//      it, closes the volume and only then lets go of the image.
+//
+// Thread safety: start() and run() from one thread, whose process has no other threads before start().
+// Errors: each with what failed, on what and why.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/file_block_device.h"
+#include "fs/control/server.h"
+#include "fs/control/unix_socket.h"
+#include "fs/daemon/mount_options.h"
+#include "fs/engine/volume.h"
+#include "fs/fuse/mount.h"
+#include "mirror/sender/change_fan_out.h"
+#include "mirror/sender/sender.h"
+
+namespace tarnfs {
+
+class Primary {
+ public:
+  // Paths are canonical.
+  Primary(std::string image, std::string mountpoint, MountOptions options);
+  ~Primary();
+  Primary(const Primary&) = delete;
+  Primary& operator=(const Primary&) = delete;
+
+  // Until the mount can be used.
+  Status start();
+  // Until the mount is gone, by umount(8) or because of a signal, and everything is closed.
+  Status run(const Descriptor& signals);
+
+ private:
+  Status make_senders();
+  Status open_volume();
+  Status start_control();
+  Status start_mount();
+  void wait_for_end(const Descriptor& signals);
+  void obey_signal(const Descriptor& signals);
+  Status close();
+  Status take_last_state();
+  Result<std::string> answer_status();
+  Result<std::string> answer_cp(const ControlRequest& request);
+  Status wait_for_mirrors(Cp cp);
+
+  const std::string image_;
+  const std::string mountpoint_;
+  const MountOptions options_;
+  const Descriptor mount_ended_;  // an eventfd
+  std::atomic<bool> closing_{false};
+
+  std::unique_ptr<FileBlockDevice> device_;
+  ChangeFanOut fan_out_;
+  std::vector<std::unique_ptr<Sender>> senders_;
+  std::unique_ptr<Volume> volume_;
+  std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<FuseMount> mount_;
+};
+
+}  // namespace tarnfs

@@ -1,0 +1,61 @@
+// mount.tarnfs and mount.fuse.tarnfs: called by mount(8), calls tarnfs.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "fs/control/command_line.h"
+#include "fs/tools/mount_helper.h"
+
+namespace {
+
+using namespace tarnfs;
+
+constexpr const char* kProgram = "mount.tarnfs";
+
+struct Arguments {
+  std::string image;
+  std::string directory;
+  std::vector<std::string> options;
+  std::string type;
+  std::string name_space;
+  bool sloppy = false;
+  bool fake = false;
+  bool no_table = false;
+  bool verbose = false;
+};
+
+int call_tarnfs(const Arguments& arguments) {
+  std::string given;
+  for (const std::string& list : arguments.options) given += (given.empty() ? "" : ",") + list;
+  const std::string options = options_for_mount(given, arguments.sloppy);
+  for (const std::string& path : candidates_for("tarnfs")) {
+    std::vector<const char*> words = {
+        path.c_str(), "-o", options.c_str(), "--", arguments.image.c_str(), arguments.directory.c_str(), nullptr};
+    ::execv(path.c_str(), const_cast<char**>(words.data()));
+    if (errno != ENOENT)
+      return tell_failure(kProgram, Error(ErrorCode::kIo, "run " + path + ": " + std::strerror(errno)));
+  }
+  return tell_failure(kProgram,
+                      Error(ErrorCode::kNotFound, "tarnfs is not installed; put it next to " + std::string(kProgram)));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CommandLine line(kProgram, "Called by mount(8): mounts the volume in IMAGE on DIRECTORY.");
+  line.argument("IMAGE", arguments.image, "a file or block device made by mkfs.tarnfs");
+  line.argument("DIRECTORY", arguments.directory, "the mountpoint");
+  line.list("-o", arguments.options, "OPTIONS", "as those of tarnfs");
+  line.option("-t", arguments.type, "TYPE", "ignored");
+  line.option("-N", arguments.name_space, "NAMESPACE", "ignored");
+  line.flag("-s", arguments.sloppy, "ignore unknown options");
+  line.flag("-f", arguments.fake, "do nothing");
+  line.flag("-n", arguments.no_table, "ignored");
+  line.flag("-v", arguments.verbose, "ignored");
+  if (const auto code = line.parse(argc, argv)) return *code;
+  return arguments.fake ? kExitDone : call_tarnfs(arguments);
+}

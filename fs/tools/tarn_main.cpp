@@ -1,0 +1,81 @@
+// tarn: looks after running volumes and mirrors.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include "fs/control/client.h"
+#include "fs/control/command_line.h"
+
+namespace {
+
+using namespace tarnfs;
+
+constexpr const char* kProgram = "tarn";
+constexpr std::chrono::seconds kWatchInterval{1};
+// A consistency point waits for a disk, one with --mirror for a network that may be away: both as long as it takes.
+constexpr std::chrono::hours kWaitMax{24 * 365};
+
+struct Arguments {
+  std::string command;
+  std::string target;
+  bool json = false;
+  bool watch = false;
+  bool mirror = false;
+};
+
+Result<std::string> status_text(const Arguments& arguments) {
+  if (!arguments.target.empty()) {
+    TARNFS_ASSIGN(const FoundDaemon found, daemon_of(arguments.target, default_control_directory()));
+    return arguments.json ? found.status_json + "\n" : to_text(found.status);
+  }
+  const auto all = all_daemons(default_control_directory());
+  std::string text = arguments.json ? "{\"volumes\":[" : "";
+  for (const FoundDaemon& found : all) {
+    if (arguments.json && &found != &all.front()) text += ",";
+    text += arguments.json ? found.status_json : to_text(found.status);
+  }
+  if (arguments.json) return text + "]}\n";
+  return all.empty() ? std::string("no volume is mounted or mirrored on this machine\n") : text;
+}
+
+int show_status(const Arguments& arguments) {
+  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  for (;;) {
+    const auto text = status_text(arguments);
+    if (!text.ok()) return tell_failure(kProgram, text.error().in("status"));
+    if (arguments.watch && terminal) std::fputs("\x1b[H\x1b[J", stdout);
+    std::fputs(text->c_str(), stdout);
+    if (std::fflush(stdout) != 0 || !arguments.watch) return kExitDone;
+    std::this_thread::sleep_for(kWatchInterval);
+  }
+}
+
+int take_cp(const Arguments& arguments) {
+  const auto found = daemon_of(arguments.target, default_control_directory());
+  if (!found.ok()) return tell_failure(kProgram, found.error().in("cp"));
+  ControlRequest request{.command = "cp", .arguments = {}};
+  if (arguments.mirror) request.arguments["mirror"] = "true";
+  const auto answer = ask_daemon(found->socket_path, request, kWaitMax);
+  if (!answer.ok()) return tell_failure(kProgram, answer.error().in("cp of " + arguments.target));
+  std::printf("%s\n", answer->c_str());
+  return kExitDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CommandLine line(kProgram, "Looks after tarnfs volumes and mirrors that run on this machine.");
+  CommandLine& status = line.command("status", "tell the state of a volume, or of all", arguments.command);
+  status.flag("--json", arguments.json, "as one JSON object");
+  status.flag("--watch", arguments.watch, "again every second");
+  status.argument("TARGET", arguments.target, "a mountpoint, image or control socket; none: all volumes", false);
+  CommandLine& cp = line.command("cp", "take a consistency point and wait until it is durable", arguments.command);
+  cp.flag("--mirror", arguments.mirror, "wait until every mirror has published it, too");
+  cp.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  if (const auto code = line.parse(argc, argv)) return *code;
+  return arguments.command == "cp" ? take_cp(arguments) : show_status(arguments);
+}

@@ -1,0 +1,121 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "fs/control/mount_table.h"
+#include "fs/daemon/mount_options.h"
+#include "fs/tools/mount_helper.h"
+
+using namespace tarnfs;
+
+namespace {
+
+MountOptions parsed(const std::string& list, bool is_root = true) {
+  const auto options = parse_mount_options(list, is_root);
+  REQUIRE_MESSAGE(options.ok(), (options.ok() ? "" : options.error().describe()));
+  return *options;
+}
+
+bool has(const MountOptions& options, const std::string& name) {
+  const auto& all = options.kernel_options;
+  return std::find(all.begin(), all.end(), name) != all.end();
+}
+
+}  // namespace
+
+TEST_CASE("defaults") {
+  const MountOptions options = parsed("");
+  CHECK(!options.read_only);
+  CHECK(options.mirrors.empty());
+  CHECK(options.cp_interval_ms == 5000);
+  CHECK(options.dirty_limit_bytes == 256ULL << 20);
+  CHECK(options.cache_limit_bytes == 128ULL << 20);
+  CHECK(options.close_wait_ms == 5000);
+  CHECK(has(options, "allow_other"));
+  CHECK(!has(parsed("", false), "allow_other"));
+  CHECK(has(parsed("allow_other", false), "allow_other"));
+  CHECK(parsed("allow_root").kernel_options == std::vector<std::string>{"allow_root"});
+}
+
+TEST_CASE("each option of its own") {
+  const MountOptions options =
+      parsed("mirror=tcp://a:1,cp_interval=0.5,dirty_limit=64M,cache=32M,mirror=tcp://b:2,close_wait=0,control=/c\\,d");
+  CHECK(options.mirrors == std::vector<std::string>{"tcp://a:1", "tcp://b:2"});
+  CHECK(options.cp_interval_ms == 500);
+  CHECK(options.dirty_limit_bytes == 64ULL << 20);
+  CHECK(options.cache_limit_bytes == 32ULL << 20);
+  CHECK(options.close_wait_ms == 0);
+  CHECK(options.control_path == "/c,d");
+  CHECK(parsed("ro").read_only);
+  CHECK(!parsed("ro,rw").read_only);
+  CHECK(has(parsed("dev,suid,noexec"), "noexec"));
+  CHECK(has(parsed("context=system_u:object_r:a_t"), "context=system_u:object_r:a_t"));
+}
+
+TEST_CASE("what mount(8), systemd and fstab add is ignored") {
+  const MountOptions options = parsed(
+      "defaults,noauto,nofail,_netdev,user,user=joe,x-systemd.automount,X-mount.mkdir,comment=a,relatime,lazytime,"
+      "fsname=other,,mode=async,on_disconnect=degrade,io_uring=auto,io_uring=off");
+  CHECK(options.kernel_options == std::vector<std::string>{"allow_other"});
+}
+
+TEST_CASE("wrong options are refused by name") {
+  const struct {
+    const char* list;
+    const char* message;
+  } cases[] = {
+      {"frobnicate", "option frobnicate: unknown"},
+      {"ro,frob=1", "option frob=1: unknown"},
+      {"mirror=", "needs a value"},
+      {"cp_interval=soon", "no number of seconds"},
+      {"cp_interval=-1", "no number of seconds"},
+      {"dirty_limit=1.5G", "no size"},
+      {"dirty_limit=1M", "too small"},
+      {"cache=0", "too small"},
+      {"mode=sync", "not available yet"},
+      {"mode=semisync", "not available yet"},
+      {"mode=fast", "unknown value"},
+      {"on_disconnect=block", "not available yet"},
+      {"on_disconnect=readonly", "not available yet"},
+      {"io_uring=on", "not available yet"},
+      {"keys=/etc/keys", "not available yet"},
+      {"state=snap", "not available yet"},
+      {"ro,mirror=tcp://a:1", "exclude each other"},
+  };
+  for (const auto& test : cases) {
+    CAPTURE(std::string(test.list));
+    const auto options = parse_mount_options(test.list, true);
+    REQUIRE(!options.ok());
+    CHECK(options.error().code() == ErrorCode::kUsage);
+    CHECK(options.error().message().find(test.message) != std::string::npos);
+    CHECK(options.error().message().find('\n') == std::string::npos);
+  }
+}
+
+TEST_CASE("mount -s leaves out what nobody knows, and nothing else") {
+  CHECK(parsed("sloppy,frobnicate,frob=1,ro").read_only);
+  CHECK(!parse_mount_options("sloppy,mode=sync", true).ok());
+}
+
+TEST_CASE("mount(8) gives device files and set-user-id unless told otherwise") {
+  CHECK(options_for_mount("", false) == "dev,suid");
+  CHECK(options_for_mount("rw,nosuid", false) == "rw,nosuid,dev");
+  CHECK(options_for_mount("nodev,suid,nodevice", true) == "nodev,suid,nodevice,sloppy");
+}
+
+TEST_CASE("the mount table") {
+  const auto table = parse_mount_table(
+      "22 1 0:20 / / rw - ext4 /dev/vda rw\n"
+      "40 22 0:39 / /mnt/a\\040b rw,relatime shared:1 master:2 - fuse.tarnfs /images/x\\134y rw,user_id=0\n"
+      "41 22 0:40 / /mnt/m rw - fuse.tarnfs /images/m rw\n"
+      "42 22 0:41 / /mnt/m rw - tmpfs none rw\n"
+      "broken\n"
+      "43 22 0:41 / /x rw shared:1\n");
+  REQUIRE(table.size() == 4);
+  CHECK(tarnfs_mount_at(table, "/mnt/a b")->source == "/images/x\\y");
+  CHECK(tarnfs_mount_of(table, "/images/x\\y")->mountpoint == "/mnt/a b");
+  CHECK(!tarnfs_mount_at(table, "/"));
+  CHECK(!tarnfs_mount_at(table, "/mnt/m"));  // covered
+  CHECK(tarnfs_mount_of(table, "/images/m"));
+}
