@@ -1,36 +1,26 @@
 // tarn-mirrord: holds the mirror of a volume and shows its last published state.
 //
 // Exit codes: 0 ended by a signal, 1 failed, 2 wrong command line.
-#include <fmt/format.h>
-
-#include <CLI/CLI.hpp>
 #include <csignal>
-#include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <string>
 
 #include "common/log.h"
+#include "fs/control/background.h"
+#include "fs/control/command_line.h"
 #include "mirror/channel/zmq_channel.h"
-#include "mirror/daemon/background.h"
 #include "mirror/daemon/mirror_daemon.h"
 
-namespace tarnfs {
 namespace {
 
+using namespace tarnfs;
+
 constexpr const char* kProgram = "tarn-mirrord";
-constexpr int kExitFailed = 1;
-constexpr int kExitUsage = 2;
 
 struct Arguments {
   MirrorDaemonOptions daemon;
   bool foreground = false;
 };
-
-int usage_error(const std::string& what) {
-  fmt::print(stderr, "{}: {}; see {} --help\n", kProgram, what, kProgram);
-  return kExitUsage;
-}
 
 // The daemon's working directory is not the user's. A path that cannot be looked at stays as it was given.
 std::string absolute(const std::string& path) {
@@ -42,84 +32,52 @@ std::string absolute(const std::string& path) {
   return error ? whole.string() : canonical.string();
 }
 
-// SIGTERM and SIGINT end the daemon; all threads have them blocked, so that sigwait() gets them.
-sigset_t block_signals() {
-  sigset_t ending;
-  ::sigemptyset(&ending);
-  ::sigaddset(&ending, SIGTERM);
-  ::sigaddset(&ending, SIGINT);
-  ::sigaddset(&ending, SIGHUP);
-  ::pthread_sigmask(SIG_BLOCK, &ending, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-  return ending;
+Status check(const Arguments& arguments) {
+  const std::string help = "; see tarn-mirrord --help";
+  if (arguments.daemon.listen_url.empty()) return Error(ErrorCode::kUsage, "--listen is required" + help);
+  if (arguments.daemon.image.empty()) return Error(ErrorCode::kUsage, "--image is required" + help);
+  const Status url = check_listen_url(arguments.daemon.listen_url);
+  if (!url.ok()) return Error(ErrorCode::kUsage, url.error().message() + help);
+  return {};
 }
 
-int fail(Background& background, const Error& error) {
-  const std::string line = fmt::format("{}: {}", kProgram, error.describe());
-  if (!background.report_failure(line, kExitFailed)) fmt::print(stderr, "{}\n", line);
-  return kExitFailed;
-}
-
-int run(const Arguments& arguments) {
-  Background background;
-  if (!arguments.foreground) {
-    if (const Status entered = background.enter(); !entered.ok()) return fail(background, entered.error());
+// SIGHUP is what a closed terminal sends: it ends only a daemon that was told to stay in the foreground.
+int wait_for_end(const Descriptor& signals, bool foreground) {
+  for (;;) {
+    const Status ready = wait_for_events(signals, POLLIN, Deadline::max());
+    const int signal = ready.ok() ? take_signal(signals) : 0;
+    if (signal != 0 && (signal != SIGHUP || foreground)) return signal;
   }
-  open_log(arguments.foreground ? LogTarget::kStandardError : LogTarget::kSyslog, kProgram);
-  const sigset_t ending = block_signals();
+}
+
+int serve(Background& background, const Arguments& arguments) {
+  const auto signals = prepare_daemon_process();
+  if (!signals.ok()) return background.failed(signals.error());
   auto daemon = MirrorDaemon::start(arguments.daemon);
-  if (!daemon.ok()) return fail(background, daemon.error());
-  background.report_ready();
-  int signal = SIGHUP;
-  // SIGHUP is what a closed terminal sends; a daemon that was told to stay in the foreground ends with it.
-  do {
-    ::sigwait(&ending, &signal);
-  } while (signal == SIGHUP && !arguments.foreground);
-  log_info("ends: signal " + std::to_string(signal));
+  if (!daemon.ok()) return background.failed(daemon.error());
+  background.ready();
+  const int signal = wait_for_end(*signals, arguments.foreground);
+  log_info("ends with signal " + std::to_string(signal));
   (*daemon)->stop();
-  return 0;
-}
-
-int parse_and_run(int argc, char** argv) {
-  CLI::App app{"Holds the mirror of a tarnfs volume and shows its last published state.", kProgram};
-  Arguments arguments;
-  app.set_version_flag("--version", std::string("tarn-mirrord ") + TARNFS_VERSION, "Print the version and exit");
-  app.set_help_flag("-h,--help", "Print this help and exit");
-  app.add_flag("-f", arguments.foreground, "Stay in the foreground and log to standard error");
-  app.add_option("--listen", arguments.daemon.listen_url, "Where the primary connects to")
-      ->required()
-      ->type_name("tcp://ADDRESS:PORT");
-  app.add_option("--image", arguments.daemon.image, "The mirror's image; made when it is missing")
-      ->required()
-      ->type_name("IMAGE");
-  app.add_option("--mount", arguments.daemon.mountpoint, "Show the published state there, read-only")
-      ->type_name("DIRECTORY");
-  app.add_option("--control", arguments.daemon.control_socket, "Where tarn talks to this daemon")->type_name("SOCKET");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    return usage_error(error.what());
-  }
-  if (const Status url = check_listen_url(arguments.daemon.listen_url); !url.ok()) {
-    return usage_error(url.error().message());
-  }
-  if (arguments.daemon.image.empty()) return usage_error("the image has no name");
-  arguments.daemon.image = absolute(arguments.daemon.image);
-  arguments.daemon.mountpoint = absolute(arguments.daemon.mountpoint);
-  arguments.daemon.control_socket = absolute(arguments.daemon.control_socket);
-  return run(arguments);
+  return kExitDone;
 }
 
 }  // namespace
-}  // namespace tarnfs
 
 int main(int argc, char** argv) {
-  try {
-    return tarnfs::parse_and_run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "tarn-mirrord: {}\n", error.what());
-    return 1;
-  }
+  Arguments arguments;
+  CommandLine line(kProgram, "Holds the mirror of a tarnfs volume and shows its last published state.");
+  line.flag("-f,--foreground", arguments.foreground, "stay in the foreground and log to standard error");
+  line.option("--listen", arguments.daemon.listen_url, "tcp://ADDRESS:PORT", "where the primary connects to");
+  line.option("--image", arguments.daemon.image, "IMAGE", "the mirror's image; made when it is missing");
+  line.option("--mount", arguments.daemon.mountpoint, "DIRECTORY", "show the published state there, read-only");
+  line.option("--control", arguments.daemon.control_socket, "SOCKET", "where tarn talks to this daemon");
+  if (const auto code = line.parse(argc, argv)) return *code;
+  if (const Status checked = check(arguments); !checked.ok()) return tell_failure(kProgram, checked.error());
+  arguments.daemon.image = absolute(arguments.daemon.image);
+  arguments.daemon.mountpoint = absolute(arguments.daemon.mountpoint);
+  arguments.daemon.control_socket = absolute(arguments.daemon.control_socket);
+  auto background = Background::enter(arguments.foreground, kProgram);
+  if (!background.ok()) return tell_failure(kProgram, background.error());
+  return serve(*background, arguments);
 }
