@@ -24,8 +24,9 @@ HEAVY = (
     (re.compile(r"^spdlog/"), ("common",)),
     (re.compile(r"^xxh"), ("common",)),
     (re.compile(r"^lz4"), ("mirror/wire",)),
-    (re.compile(r"^CLI/"), ("fs/tools", "fs/daemon", "mirror/daemon")),
+    (re.compile(r"^CLI/"), ("fs/control", "fs/tools", "mirror/daemon")),
     (re.compile(r"^nlohmann/"), ("fs/control", "fs/tools", "fs/daemon", "mirror/daemon")),
+    (re.compile(r"^blkid/"), ("fs/tools",)),
 )
 
 
