@@ -14,6 +14,7 @@
 #include "fs/control/client.h"
 #include "fs/control/status_report.h"
 #include "fs/daemon/image_lock.h"
+#include "fs/daemon/umount_registration.h"
 #include "mirror/channel/zmq_channel.h"
 
 namespace tarnfs {
@@ -126,6 +127,10 @@ Status Primary::start_mount() {
     [[maybe_unused]] const ssize_t written = ::write(mount_ended_.number(), &one, sizeof one);
   };
   TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, on_end));
+  if (::geteuid() == 0) {
+    const Status registered = register_for_umount(image_, mountpoint_);
+    if (!registered.ok()) log_warning(registered.error().describe() + "; umount may return before the daemon is gone");
+  }
   log_info(fmt::format("mounted {} on {}", image_, mountpoint_));
   return {};
 }

@@ -1,0 +1,64 @@
+#include "fs/daemon/umount_registration.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+namespace tarnfs {
+namespace {
+
+// What a child of a daemon needs: no terminal, and signals that end it.
+class SpawnSettings {
+ public:
+  SpawnSettings() {
+    ::posix_spawnattr_init(&attributes_);
+    ::posix_spawn_file_actions_init(&files_);
+    sigset_t none;
+    sigemptyset(&none);
+    ::posix_spawnattr_setsigmask(&attributes_, &none);
+    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK);
+    for (const int number : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+      ::posix_spawn_file_actions_addopen(&files_, number, "/dev/null", O_RDWR, 0);
+    }
+  }
+  ~SpawnSettings() {
+    ::posix_spawnattr_destroy(&attributes_);
+    ::posix_spawn_file_actions_destroy(&files_);
+  }
+  SpawnSettings(const SpawnSettings&) = delete;
+  SpawnSettings& operator=(const SpawnSettings&) = delete;
+  const posix_spawnattr_t* attributes() const { return &attributes_; }
+  const posix_spawn_file_actions_t* files() const { return &files_; }
+
+ private:
+  posix_spawnattr_t attributes_{};
+  posix_spawn_file_actions_t files_{};
+};
+
+}  // namespace
+
+// A fake mount only writes the tables. It needs an option that the tables keep, as they do all that begin with x-.
+Status register_for_umount(const std::string& image, const std::string& mountpoint) {
+  const std::array<const char*, 11> words = {"mount",       "-i", "-f",       "--no-canonicalize", "-t",
+                                             "fuse.tarnfs", "-o", "x-tarnfs", image.c_str(),       mountpoint.c_str(),
+                                             nullptr};
+  const std::array<const char*, 2> environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", nullptr};
+  const SpawnSettings settings;
+  pid_t child = 0;
+  const int failed = ::posix_spawn(&child, "/bin/mount", settings.files(), settings.attributes(),
+                                   const_cast<char**>(words.data()), const_cast<char**>(environment.data()));
+  if (failed != 0) return Error(ErrorCode::kUnsupported, std::string("run mount(8): ") + std::strerror(failed));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  return Error(ErrorCode::kUnsupported, "mount(8) did not register " + mountpoint + " for umount(8)");
+}
+
+}  // namespace tarnfs
