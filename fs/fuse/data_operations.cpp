@@ -63,7 +63,7 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
     reply_error(request, bytes.error());
     return;
   }
-  const WriteOptions options{.from_page_cache = file->writepage != 0};
+  const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = request_extras().drop_privileges};
   const Status status =
       file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), *bytes, options);
   if (!status.ok()) {
@@ -87,8 +87,10 @@ void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offs
   const FallocateOptions options{.keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0,
                                  .punch_hole = (mode & FALLOC_FL_PUNCH_HOLE) != 0,
                                  .zero_range = (mode & FALLOC_FL_ZERO_RANGE) != 0};
-  reply_status(request, file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
-                                                          static_cast<std::uint64_t>(length), options));
+  const Status status = file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
+                                                          static_cast<std::uint64_t>(length), options);
+  if (status.ok()) drop_privileges_after(request, inode_of(inode));
+  reply_status(request, status);
 }
 
 void answer_lseek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence, fuse_file_info* /*file*/) {
@@ -119,6 +121,7 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
     reply_error(request, copied.error());
     return;
   }
+  drop_privileges_after(request, inode_of(to));
   fuse_reply_write(request, *copied);
 }
 

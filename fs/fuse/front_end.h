@@ -12,6 +12,7 @@
 
 #include "common/result.h"
 #include "fs/engine/file_system.h"
+#include "fs/fuse/device_requests.h"
 
 namespace tarnfs {
 
@@ -27,6 +28,9 @@ struct FrontEnd {
   // The kernel opens by itself once an open was answered with ENOSYS.
   bool open_is_silent = false;
   bool open_directory_is_silent = false;
+  // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
+  bool drops_privileges = false;
+  DeviceConnection connection;
 };
 
 FrontEnd& front_end_of(fuse_req_t request);
@@ -45,6 +49,10 @@ void reply_status(fuse_req_t request, const Status& status);
 void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes);
 // Gives the lookup back when the kernel did not take the reply.
 void reply_entry(fuse_req_t request, const Result<Attributes>& attributes);
+
+// Drops set-user-id bits after a change of content by `request` that carries no word of it from the kernel: always, but
+// for root.
+void drop_privileges_after(fuse_req_t request, InodeNumber inode);
 
 // A buffer of at least `size` bytes, 4096-aligned, that belongs to this thread until the next call.
 std::span<std::byte> thread_buffer(std::size_t size);

@@ -36,6 +36,16 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) changes.changed = timestamp_of(wanted.st_ctim);
 }
 
+// Truncation by somebody without the right, which the kernel says, and every change of owner take the bits away; a
+// directory's set-group-id is none of them.
+bool drops_privileges(const FrontEnd& front_end, InodeNumber inode, const AttributeChanges& changes, int to_set) {
+  if (!front_end.drops_privileges || changes.mode) return false;
+  if ((to_set & FUSE_SET_ATTR_KILL_SUID) != 0) return true;
+  if (!changes.uid && !changes.gid) return false;
+  const auto before = front_end.file_system.attributes(inode);
+  return before.ok() && !S_ISDIR(before->mode);
+}
+
 void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* /*file*/) {
   AttributeChanges changes;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) changes.mode = wanted->st_mode & 07777U;
@@ -43,6 +53,7 @@ void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, i
   if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) changes.size_bytes = static_cast<std::uint64_t>(wanted->st_size);
   set_times(changes, *wanted, to_set);
+  changes.clear_suid = drops_privileges(front_end_of(request), inode_of(inode), changes, to_set);
   reply_attributes(request, file_system_of(request).change_attributes(inode_of(inode), changes));
 }
 

@@ -114,7 +114,8 @@ void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode
   if (refuse_long_name(request, name)) return;
   FrontEnd& front_end = front_end_of(request);
   const NewNode node{.mode = S_IFREG | (mode & 07777U), .caller = caller_of(request)};
-  const auto made = front_end.file_system.make_node(inode_of(parent), name, node);
+  const auto made = request_extras().unnamed ? front_end.file_system.make_unnamed(inode_of(parent), node)
+                                             : front_end.file_system.make_node(inode_of(parent), name, node);
   if (!made.ok()) {
     reply_error(request, made.error());
     return;

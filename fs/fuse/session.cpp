@@ -101,6 +101,7 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   connection.time_gran = 1;
   // An open that revalidates drops what is cached, which takes a request.
   front_end.open_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  front_end.drops_privileges = front_end.connection.privileges_offered;
   front_end.open_directory_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
 }
 
@@ -137,13 +138,15 @@ class FuseSession final : public FuseMount {
     kClosing,   // no request is served any more; the session is being closed
     kEnded,
   };
-  // What the requests see as user data; FrontEnd first, for it is what front_end_of() takes.
+  // What the requests see as user data: front_end_of() takes it for its first member.
   struct Served {
     FrontEnd front_end;
     FuseSession* session;
   };
 
   static void answer_init(void* user_data, fuse_conn_info* connection);
+  static ssize_t read_device(int descriptor, void* buffer, std::size_t size, void* user_data);
+  static ssize_t write_device(int descriptor, iovec* parts, int count, void* user_data);
   Status create_session();
   void loop();
   void close_session();
@@ -163,9 +166,17 @@ class FuseSession final : public FuseMount {
 };
 
 void FuseSession::answer_init(void* user_data, fuse_conn_info* connection) {
-  auto& served = *reinterpret_cast<Served*>(user_data);
+  auto& served = *static_cast<Served*>(user_data);
   negotiate(served.front_end, *connection);
   served.session->take_ready();
+}
+
+ssize_t FuseSession::read_device(int descriptor, void* buffer, std::size_t size, void* user_data) {
+  return read_request(static_cast<Served*>(user_data)->front_end.connection, descriptor, buffer, size);
+}
+
+ssize_t FuseSession::write_device(int descriptor, iovec* parts, int count, void* user_data) {
+  return write_reply(static_cast<Served*>(user_data)->front_end.connection, descriptor, parts, count);
 }
 
 void FuseSession::take_ready() {
@@ -193,7 +204,13 @@ Status FuseSession::create_session() {
     session_ = nullptr;
     return Error(ErrorCode::kIo);
   }
-  return {};
+  const fuse_custom_io device = {
+      .writev = write_device, .read = read_device, .splice_receive = nullptr, .splice_send = nullptr};
+  if (fuse_session_custom_io(session_, &device, fuse_session_fd(session_)) == 0) return {};
+  fuse_session_unmount(session_);
+  fuse_session_destroy(session_);
+  session_ = nullptr;
+  return Error(ErrorCode::kIo);
 }
 
 Status FuseSession::start() {

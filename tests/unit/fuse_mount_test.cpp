@@ -327,8 +327,15 @@ TEST_CASE("set-user-id goes when somebody else writes, truncates or the owner ch
         }) == 0777);
   CHECK(as_other([&] { return ::truncate(path.c_str(), 3) == 0; }) == 0777);
   CHECK(as_other([&] { return ::open(path.c_str(), O_WRONLY | O_TRUNC) >= 0; }) == 0777);
+  CHECK(as_other([&] { return ::fallocate(::open(path.c_str(), O_WRONLY), 0, 0, 100) == 0; }) == 0777);
+  // The right to keep them is root's.
   write_file(path, "program");
   REQUIRE(::chmod(path.c_str(), 06777) == 0);
+  {
+    Descriptor file(path, O_WRONLY);
+    CHECK(::write(file, "P", 1) == 1);
+  }
+  CHECK((stat_at(path).st_mode & 07777) == 06777);
   REQUIRE(::chown(path.c_str(), 7, 7) == 0);
   CHECK((stat_at(path).st_mode & 07777) == 0777);
   // A directory keeps its set-group-id.
@@ -336,6 +343,26 @@ TEST_CASE("set-user-id goes when somebody else writes, truncates or the owner ch
   REQUIRE(::chmod(m.at("d").c_str(), 02775) == 0);
   REQUIRE(::chown(m.at("d").c_str(), 7, 7) == 0);
   CHECK((stat_at(m.at("d")).st_mode & 07777) == 02775);
+}
+
+TEST_CASE("small writes do not ask for security.capability each time") {
+  if (!can_mount()) return;
+  Mounted m;
+  Descriptor file(m.at("a"), O_WRONLY | O_CREAT);
+  for (int i = 0; i < 1000; ++i) REQUIRE(::write(file, "x", 1) == 1);
+  CHECK(m.file_system.xattr_request_count() < 10);
+}
+
+TEST_CASE("a file without a name can be written, and given a name") {
+  if (!can_mount()) return;
+  Mounted m;
+  Descriptor file(m.directory.string(), O_TMPFILE | O_RDWR, 0640);
+  REQUIRE(::write(file, "late", 4) == 4);
+  CHECK(fs::is_empty(m.directory));
+  const std::string by_number = "/proc/self/fd/" + std::to_string(file);
+  REQUIRE(::linkat(AT_FDCWD, by_number.c_str(), AT_FDCWD, m.at("named").c_str(), AT_SYMLINK_FOLLOW) == 0);
+  CHECK(read_file(m.at("named")) == "late");
+  CHECK((stat_at(m.at("named")).st_mode & 0777) == 0640);
 }
 
 TEST_CASE("a mount that revalidates sees what changed behind the kernel") {
