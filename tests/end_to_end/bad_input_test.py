@@ -89,7 +89,7 @@ class BadImage(TarnTest):
             ((program("mkfs.tarnfs"), "-f", image), 1),
             ((program("tarn-mirrord"), "-f", "--listen", f"tcp://127.0.0.1:{free_port()}", "--image", image), 1),
         ):
-            self.assert_one_line_error(run(*command, expect=code, seconds=120), image, "use")
+            self.assert_one_line_error(run(*command, expect=code, seconds=120), image, "unmount it")
         self.assertEqual((primary.mountpoint / "file").read_text(), "content")
         primary.unmount()
         self.assert_clean(image)
@@ -136,7 +136,7 @@ class BadArguments(TarnTest):
         image = self.directory / "image"
         mkfs = program("mkfs.tarnfs")
         self.assert_one_line_error(run(mkfs, image, expect=2), image)
-        self.assert_one_line_error(run(mkfs, "-s", "1M", image, expect=1), "small")
+        self.assert_one_line_error(run(mkfs, "-s", "1M", image, expect=2), "1M", "4.0M")
         run("truncate", "-s", "64M", image)
         run("mkswap", image)
         before = hash_of(image)

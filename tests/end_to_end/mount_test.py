@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
 import harness
 from harness import TarnTest, mount_entry, poll, program, run
@@ -75,6 +76,7 @@ class Helpers(TarnTest):
             self.skipTest("no overlay file system here: the helpers cannot be put into /sbin of a namespace")
         self.addCleanup(run, "umount", "-l", tools)
         for name in ("mount.tarnfs", "mount.fuse.tarnfs", "umount.fuse.tarnfs"):
+            Path(tools, name).unlink(missing_ok=True)
             os.symlink(program(name), f"{tools}/{name}")
 
     def test_mount_and_umount(self):
