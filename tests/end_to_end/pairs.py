@@ -15,6 +15,7 @@ state j:
 Each change of a from one read to the next is another published state.
 """
 
+import errno
 import mmap
 import os
 import threading
@@ -39,7 +40,7 @@ class DirectData:
             return int(file.read(20))
 
     def finish(self):
-        for descriptor in self.descriptors:
+        for descriptor in getattr(self, "descriptors", []):
             os.close(descriptor)
 
 
@@ -92,7 +93,14 @@ class Names:
         os.rename(self.directories[which] / "new", self.directories[which] / "current")
 
     def load(self, which):
-        return int(os.readlink(self.directories[which] / "current"))
+        # What was replaced between the lookup of its name and its use is gone with its state: ESTALE, as over NFS.
+        for _ in range(100):
+            try:
+                return int(os.readlink(self.directories[which] / "current"))
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        raise AssertionError(f"{self.directories[which]}/current was stale 100 times in a row")
 
     def finish(self):
         pass
