@@ -27,8 +27,8 @@ class BlockDevice {
   virtual std::uint64_t size_blocks() const = 0;
   // Reads out.size() / 4096 blocks from `first` on. `out` is 4096-aligned and a multiple of 4096 long.
   virtual Status read(Address first, std::span<std::byte> out) = 0;
-  // Another copy of a block, where the device has one: a mirror's device does while it moves to a new state. For a block
-  // that failed its checksum. kNotFound when there is none.
+  // Another copy of a block, where the device has one: a mirror's device does while it moves to a new state. For a
+  // block that failed its checksum. kNotFound when there is none.
   virtual Status read_other_copy(Address /*address*/, std::span<std::byte, kBlockSize> /*out*/) {
     return Error(ErrorCode::kNotFound);
   }

@@ -142,7 +142,7 @@ Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superb
     if (root_slot_of(Cp{root->cp}, superblock.size_blocks) != root_slot_of(Cp{slot}, superblock.size_blocks)) continue;
     if (!newest || root->cp > newest->cp) newest = *root;
   }
-  if (incompatible) return incompatible->in(device.name());
+  if (!newest && incompatible) return incompatible->in(device.name());
   if (!newest)
     return Error(ErrorCode::kCorrupt, device.name() + " has no valid root block; restore it from its mirror");
   return *newest;

@@ -4,9 +4,11 @@
 // in which they are taken.
 #pragma once
 
+#include <pthread.h>
+
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
-#include <shared_mutex>
 
 #if defined(__clang__)
 #define TARNFS_ATTRIBUTE(x) __attribute__((x))
@@ -27,6 +29,12 @@
 #define TARNFS_NO_THREAD_SAFETY_ANALYSIS TARNFS_ATTRIBUTE(no_thread_safety_analysis)
 
 namespace tarnfs {
+
+// The calls fail only by our own mistakes.
+#define TARNFS_MUTEX_CHECK(call)   \
+  do {                             \
+    if ((call) != 0) std::abort(); \
+  } while (false)
 
 class TARNFS_CAPABILITY("mutex") Mutex {
  public:
@@ -49,15 +57,29 @@ class TARNFS_SCOPED_CAPABILITY MutexLock {
   Mutex& mutex_;
 };
 
+// Many readers or one writer; a waiting writer goes before new readers, so that no stream of readers starves it. (With
+// std::shared_mutex, which prefers readers, 64 busy threads kept a consistency point waiting for ever.) A thread that
+// holds it shared must not lock it again.
 class TARNFS_CAPABILITY("shared mutex") SharedMutex {
  public:
-  void lock() TARNFS_ACQUIRE() { mutex_.lock(); }
-  void unlock() TARNFS_RELEASE() { mutex_.unlock(); }
-  void lock_shared() TARNFS_ACQUIRE_SHARED() { mutex_.lock_shared(); }
-  void unlock_shared() TARNFS_RELEASE_SHARED() { mutex_.unlock_shared(); }
+  SharedMutex() {
+    pthread_rwlockattr_t attributes;
+    TARNFS_MUTEX_CHECK(pthread_rwlockattr_init(&attributes));
+    TARNFS_MUTEX_CHECK(pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
+    TARNFS_MUTEX_CHECK(pthread_rwlock_init(&lock_, &attributes));
+    pthread_rwlockattr_destroy(&attributes);
+  }
+  ~SharedMutex() { pthread_rwlock_destroy(&lock_); }
+  SharedMutex(const SharedMutex&) = delete;
+  SharedMutex& operator=(const SharedMutex&) = delete;
+
+  void lock() TARNFS_ACQUIRE() { TARNFS_MUTEX_CHECK(pthread_rwlock_wrlock(&lock_)); }
+  void unlock() TARNFS_RELEASE() { TARNFS_MUTEX_CHECK(pthread_rwlock_unlock(&lock_)); }
+  void lock_shared() TARNFS_ACQUIRE_SHARED() { TARNFS_MUTEX_CHECK(pthread_rwlock_rdlock(&lock_)); }
+  void unlock_shared() TARNFS_RELEASE_SHARED() { TARNFS_MUTEX_CHECK(pthread_rwlock_unlock(&lock_)); }
 
  private:
-  std::shared_mutex mutex_;
+  pthread_rwlock_t lock_;
 };
 
 class TARNFS_SCOPED_CAPABILITY WriteLock {

@@ -23,7 +23,7 @@ bool ConsistencyPoint::close_generation(bool force) {
   }
   {
     MutexLock lock(engine_.orphans_mutex_);
-    orphans_changed_ = std::exchange(engine_.orphans_changed_, false);
+    orphans_changed_ = std::exchange(engine_.orphans_changed_, false) && !engine_.orphans_unreadable_;
     if (orphans_changed_) orphans_.assign(engine_.orphans_.begin(), engine_.orphans_.end());
   }
   const bool anything = force || !inodes_.empty() || orphans_changed_;
@@ -181,7 +181,13 @@ void ConsistencyPoint::install() {
   }
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
   engine.writer_->forget_written();
+  // What is kept for others may not grow without bounds: by policy they lose it before it is a quarter of the volume.
+  if (engine.free_map_->held_blocks() > root_.size_blocks / 4 && engine.pins_.give_up_all() > 0) {
+    log_warning(engine.device_.name() +
+                ": a quarter of the volume was freed and still kept for mirrors, which lose it now");
+  }
   engine.free_map_->release_held(engine.pins_.oldest(Cp{root_.cp}));
+  engine.held_blocks_ = engine.free_map_->held_blocks();
   const std::uint64_t allocatable = engine.free_map_->allocatable_blocks();
   const std::int64_t promised = engine.promised_blocks_[generation_ & 1].exchange(0);
   engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -

@@ -16,8 +16,16 @@ std::uint64_t cp_reserve_blocks(const RootBlock& root) {
   return 2 * map_pages_of(root.size_blocks) + 64;
 }
 
+// What the largest deletion needs, and more on larger volumes so that many run beside each other.
 std::uint64_t deletion_reserve_blocks(const RootBlock& root) {
-  return 128 + std::min<std::uint64_t>(root.size_blocks / 64, 4096);
+  return std::clamp<std::uint64_t>(root.size_blocks / 16, 96, 384) +
+         std::min<std::uint64_t>(root.size_blocks / 64, 4096);
+}
+
+Status check_free_map_fields(const RootBlock& root) {
+  const std::uint64_t data_blocks = end_of_data_blocks(root.size_blocks) - kFirstDataBlock;
+  if (root.free_map.height == height_for(map_pages_of(root.size_blocks)) && root.used_blocks <= data_blocks) return {};
+  return Error(ErrorCode::kCorrupt, "the root block's free map cannot be; run fsck.tarnfs");
 }
 
 }  // namespace
@@ -35,6 +43,12 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
     if (root.size_blocks != superblock.size_blocks) {
       return Error(ErrorCode::kCorrupt, device.name() + ": root block and superblock have different sizes");
     }
+    if (const Status fields = check_free_map_fields(root); !fields.ok()) return fields.error().in(device.name());
+  }
+  if (options.mode == VolumeMode::kReadWrite) {
+    // The newest root may have been written but not flushed when its writer died. What it freed is reused from now on,
+    // so it must not vanish any more.
+    TARNFS_TRY(device.flush());
   }
   auto engine = std::make_unique<Engine>(device, options, superblock, root);
   if (options.mode == VolumeMode::kReadWrite) engine->start();
@@ -118,16 +132,21 @@ void Engine::settle(const Operation& op) {
   ledger_->give_back(static_cast<std::int64_t>(op.blocks_promised) - static_cast<std::int64_t>(op.blocks_used));
 }
 
-Status Engine::load_missing(const BlockPointer& missing, std::uint64_t view, std::vector<PageRef>& held) {
+Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
   constexpr std::size_t kBlocksPerOperationMax = 1U << 20;
+  const BlockPointer missing = attempt.missing;
   const auto fail = [&](const Error& error) -> Status {
-    // A mirror's view may have moved on and the block been reused: run again on the new view.
-    if (view_.load() != view) return {};
+    // Outside the gate the block may have been freed and reused, or a mirror's view have moved on: the operation runs
+    // again. When it asks for the very same block, that one is damaged.
+    if (view_.load() != view || attempt.failed != missing) {
+      attempt.failed = missing;
+      return {};
+    }
     ++error_count_;
     log_error(error.describe());
     return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kCorrupt : ErrorCode::kIo, error.describe());
   };
-  if (held.size() > kBlocksPerOperationMax) {
+  if (attempt.held.size() > kBlocksPerOperationMax) {
     return Error(ErrorCode::kCorrupt, device_.name() + ": an operation needs more blocks than any tree can have");
   }
   // A birth in the future is found by fsck; here only what would be read matters.
@@ -135,7 +154,7 @@ Status Engine::load_missing(const BlockPointer& missing, std::uint64_t view, std
   if (auto status = check_pointer(missing, size_blocks_.load(), any); !status.ok()) return fail(status.error());
   auto page = cache_.load(missing);
   if (!page.ok()) return fail(page.error());
-  held.push_back(std::move(page).value());
+  attempt.held[missing.address] = {missing, std::move(page).value()};
   return {};
 }
 
@@ -143,7 +162,7 @@ Status Engine::load_missing(const BlockPointer& missing, std::uint64_t view, std
 bool Engine::make_space(unsigned attempt) {
   constexpr unsigned kAttemptsMax = 3;
   if (attempt >= kAttemptsMax || stopped_) return false;
-  if (attempt == 1 && pins_.give_up_all() > 0) {
+  if (attempt == 1 && held_blocks_ > 0 && pins_.give_up_all() > 0) {
     log_warning(device_.name() +
                 " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
   }

@@ -125,6 +125,12 @@ class Engine final : public Volume {
     std::uint32_t type = 0;
   };
 
+  // What stays from one run of an operation to the next.
+  struct Attempt {
+    HeldBlocks held;
+    BlockPointer missing;  // what the last run needed
+    BlockPointer failed;   // the block that could not be loaded before
+  };
   // What a new inode starts with.
   struct NodeDraft {
     InodeRecord record;
@@ -136,7 +142,7 @@ class Engine final : public Volume {
   template <class Body>
   auto run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>()));
   Status before_change(Intent intent) TARNFS_EXCLUDES(cp_mutex_);
-  Status load_missing(const BlockPointer& missing, std::uint64_t view, std::vector<PageRef>& held);
+  Status load_missing(Attempt& attempt, std::uint64_t view);
   bool make_space(unsigned attempt);
   void settle(const Operation& op);
 
@@ -152,7 +158,9 @@ class Engine final : public Volume {
       TARNFS_REQUIRES_SHARED(inode.mutex);
   Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;
+  static constexpr std::uint64_t blocks_for_cut() { return 2 * (kTreeHeightMax + 2U); }
   std::uint64_t blocks_for_directory_change() const;
   void touch_changed(Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
 
@@ -182,6 +190,8 @@ class Engine final : public Volume {
   Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data)
       TARNFS_REQUIRES(inode.mutex);
   Status resize(Operation& op, Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
+  Status touch_nodes(Operation& op, const Inode& inode, std::uint64_t first, std::uint64_t last)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
   Status zero_range(Operation& op, Inode& inode, std::uint64_t first_byte, std::uint64_t end_byte)
       TARNFS_REQUIRES(inode.mutex);
   Result<std::uint64_t> next_data_page(Operation& op, const Inode& inode, std::uint64_t from)
@@ -195,13 +205,15 @@ class Engine final : public Volume {
                         XattrMode mode);
   std::uint64_t blocks_for_xattrs() const;
   Status store_xattrs(Operation& op, Inode& inode, const XattrSet& set) TARNFS_REQUIRES(inode.mutex);
-  Status apply_mode_to_acl(Operation& op, Inode& inode, std::uint32_t mode) TARNFS_REQUIRES(inode.mutex);
+  Result<std::optional<XattrSet>> xattrs_after_chmod(Operation& op, const Inode& inode, std::uint32_t mode)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
   Status inherit_acl(Operation& op, const Inode& parent, const NewNode& node, std::uint32_t& mode, XattrSet& set)
       TARNFS_REQUIRES_SHARED(parent.mutex);
   void delete_content(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
 
   // Orphans: inodes without links that are still held (engine_orphans.cpp).
   Status reclaim(InodeNumber number, Intent intent = Intent::kDeletion);
+  void reclaim_unheld(InodeNumber number);
   void reclaim_later(InodeNumber number, const Error& reason);
   void add_orphan(InodeNumber number);
   bool is_orphan(InodeNumber number);
@@ -241,12 +253,14 @@ class Engine final : public Volume {
 
   Mutex orphans_mutex_;
   std::unordered_set<std::uint64_t> orphans_ TARNFS_GUARDED_BY(orphans_mutex_);
+  bool orphans_unreadable_ TARNFS_GUARDED_BY(orphans_mutex_) = false;  // the file stays as it is, for fsck
   bool orphans_changed_ TARNFS_GUARDED_BY(orphans_mutex_) = false;
   std::vector<InodeNumber> shrinking_ TARNFS_GUARDED_BY(orphans_mutex_);
 
   std::unique_ptr<SpaceLedger> ledger_;          // read-write only; made before the threads
   std::unique_ptr<BlockWriter> writer_;          // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;            // the consistency point's thread
+  std::atomic<std::uint64_t> held_blocks_{0};    // freed, but kept for a root that somebody reads
   std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread
 
   Mutex cp_mutex_;
@@ -268,25 +282,24 @@ class Engine final : public Volume {
 
 template <class Body>
 auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>())) {
-  std::vector<PageRef> held;  // what was loaded for this operation stays in memory until it is done
+  Attempt attempt;
   for (unsigned space_attempt = 0;;) {
     if (intent != Intent::kRead) TARNFS_TRY(before_change(intent));
     const std::uint64_t view = view_.load();
-    BlockPointer missing;
     const bool deletion = intent == Intent::kDeletion || intent == Intent::kHousekeeping;
     if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
       if (waits(intent) && make_space(space_attempt++)) continue;
       return Error(ErrorCode::kNoSpace);
     }
     {
-      Operation op(gate_, cache_, open_generation_);
+      Operation op(gate_, cache_, attempt.held, open_generation_);
       op.blocks_promised = blocks_max;
       auto result = body(op);
       settle(op);
       if (result.ok() || result.error().code() != ErrorCode::kNeedsBlock) return result;
-      missing = op.missing;
+      attempt.missing = op.missing;
     }
-    TARNFS_TRY(load_missing(missing, view, held));
+    TARNFS_TRY(load_missing(attempt, view));
   }
 }
 

@@ -60,18 +60,37 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
   if (!inode.open.pages.put(index, std::move(page))) return;
   ++op.dirty_pages_added;
-  const unsigned nodes = std::max(inode.record.height, height_for(index + 1)) + 1U;
-  op.charge(1 + (first_in_group ? nodes : 0));
+  op.charge(1);
+  if (!first_in_group) return;
+  const unsigned height = height_above(inode, index);
+  // The path to the page, and where the tree grows, the path to what is there already.
+  op.charge(height + 1U + (height > inode.record.height ? height - inode.record.height : 0U));
 }
 
+// The height that the tree may have when this generation is written, at least what `index` needs.
+unsigned Engine::height_above(const Inode& inode, std::uint64_t index) {
+  const auto height_of_size = [](const InodeRecord& record) {
+    return height_for((record.size_bytes + kBlockSize - 1) / kBlockSize);
+  };
+  unsigned height = std::max<unsigned>(inode.record.height, height_for(index + 1));
+  height = std::max<unsigned>(height, height_of_size(inode.record));
+  if (inode.frozen != nullptr) height = std::max<unsigned>(height, height_of_size(inode.frozen->record));
+  return height;
+}
+
+// The nodes at both ends of the cut are written anew, unless nothing is left of the tree.
 void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) {
+  if (first != 0 || end != kEndOfFile) {
+    const bool one_path = end == kEndOfFile || first / kPointersPerNode == (end - 1) / kPointersPerNode;
+    op.charge((one_path ? 1U : 2U) * (height_above(inode, first) + 1U));
+  }
   op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
   inode.open.removed.add(first, end);
 }
 
 std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const {
   const std::uint64_t groups = count / kPointersPerNode + 2;
-  return count + groups * (kTreeHeightMax + 2U) + (first_page > 0 ? 1 : 0);
+  return count + groups * (2U * kTreeHeightMax + 2U) + (first_page > 0 ? 1 : 0);
 }
 
 Result<Engine::PagePlace> Engine::find_page(Operation& op, const Inode& inode, std::uint64_t index) {

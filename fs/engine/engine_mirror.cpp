@@ -67,22 +67,21 @@ Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function
   return visit_tree(tree_of(root.free_map), since, source, visit_block);
 }
 
-// The inodes whose records stand in blocks of the inode file that the new root does not share with the old one.
+// Changed are the inodes whose records stand in blocks of the inode file that the two roots do not share.
 Status Engine::adopt(const RootBlock& root) {
   TARNFS_ASSERT(options_.mode == VolumeMode::kMirror);
   const RootBlock old = newest_root();
   TARNFS_ASSIGN(const Superblock superblock, read_superblock(device_));
   std::vector<InodeNumber> changed{kRootDirectory};
   if (view_listener_ && old.cp != 0) {
-    const auto note = [&](const TreeVisit& block) -> Status {
-      if (block.level != 0) return {};
+    const auto note = [&](std::uint64_t index) -> Status {
       for (std::size_t slot = 0; slot < kInodesPerBlock; ++slot) {
-        changed.push_back(InodeNumber{block.index * kInodesPerBlock + slot});
+        changed.push_back(InodeNumber{index * kInodesPerBlock + slot});
       }
       return {};
     };
     DeviceSource source(device_);
-    TARNFS_TRY(visit_tree(tree_of(root.inode_file), Cp{old.cp}, source, note));
+    TARNFS_TRY(visit_differences(tree_of(old.inode_file), tree_of(root.inode_file), source, note));
   }
   gate_.close();
   {

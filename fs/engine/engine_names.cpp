@@ -29,7 +29,7 @@ Status check_name(std::string_view name) {
 std::uint64_t Engine::blocks_for_directory_change() const {
   // Each page may be in a group of its own. 2^20 pages are some 70 million names.
   constexpr std::uint64_t kPagesMax = std::uint64_t{1} << 20;
-  return directory_pages_written_max(kPagesMax) * (height_for(kPagesMax) + 2U) + blocks_for_inode();
+  return directory_pages_written_max(kPagesMax) * (height_for(kPagesMax) + 2U) + kTreeHeightMax + blocks_for_inode();
 }
 
 // Looks a name up in a directory whose lock the caller holds or does not need (the kernel holds the directory).
@@ -233,7 +233,7 @@ Status Engine::remove_name(InodeNumber parent, std::string_view name, bool direc
     if (named.inode->record.link_count == 0 && lookups_.is_zero(removed.inode)) unheld = removed.inode;
     return {};
   });
-  if (status.ok() && unheld != InodeNumber{}) return reclaim(unheld);
+  if (status.ok() && unheld != InodeNumber{}) reclaim_unheld(unheld);
   return status;
 }
 

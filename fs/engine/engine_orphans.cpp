@@ -65,9 +65,15 @@ Status Engine::reclaim(InodeNumber number, Intent intent) {
   });
 }
 
-// Space may come with the next consistency point; anything else is for fsck.
+// The name is gone whatever becomes of the blocks: what fails here is done with a later consistency point or mount.
+void Engine::reclaim_unheld(InodeNumber number) {
+  const Status status = reclaim(number);
+  if (!status.ok()) reclaim_later(number, status.error());
+}
+
 void Engine::reclaim_later(InodeNumber number, const Error& reason) {
-  if (reason.code() == ErrorCode::kNoSpace || reason.code() == ErrorCode::kReadOnly) {
+  if (reason.code() == ErrorCode::kStale) return;  // done already
+  if (reason.code() != ErrorCode::kCorrupt) {
     MutexLock lock(orphans_mutex_);
     shrinking_.push_back(number);
     return;
@@ -85,9 +91,10 @@ bool Engine::shrink_orphans() {
     shrinking.swap(shrinking_);
   }
   for (const InodeNumber number : shrinking) {
-    const Status cut = run(Intent::kHousekeeping, blocks_for_inode(), [&](Operation& op) -> Status {
+    const Status cut = run(Intent::kHousekeeping, blocks_for_inode() + blocks_for_cut(), [&](Operation& op) -> Status {
       TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
       WriteLock lock(inode->mutex);
+      if (inode->deleted) return Error(ErrorCode::kStale);
       const std::uint64_t pages = (inode->record.size_bytes + kBlockSize - 1) / kBlockSize;
       const std::uint64_t step = std::max(kPagesCutAtOnceMin, pages / 64);
       begin_change(op, *inode);
@@ -111,7 +118,11 @@ Status Engine::load_orphans() {
     ReadLock lock((*file)->mutex);
     return content_of(op, **file);
   });
-  if (!content.ok()) return content.error();
+  if (!content.ok()) {
+    MutexLock lock(orphans_mutex_);
+    orphans_unreadable_ = true;
+    return content.error();
+  }
   for (std::size_t done = 0; done + sizeof(std::uint64_t) <= content->size(); done += sizeof(std::uint64_t)) {
     InodeNumber number;
     std::memcpy(&number.value, content->data() + done, sizeof number.value);
@@ -124,8 +135,7 @@ Status Engine::load_orphans() {
 
 void Engine::forget(InodeNumber number, std::uint64_t count) {
   if (!lookups_.subtract(number, count) || !is_orphan(number)) return;
-  const Status status = reclaim(number);
-  if (!status.ok()) log_warning("orphan " + std::to_string(number.value) + " stays: " + status.error().describe());
+  reclaim_unheld(number);
 }
 
 }  // namespace tarnfs

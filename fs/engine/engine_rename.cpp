@@ -167,7 +167,7 @@ Status Engine::rename(InodeNumber from, std::string_view from_name, InodeNumber 
     }
     return {};
   });
-  if (status.ok() && unheld != InodeNumber{}) return reclaim(unheld);
+  if (status.ok() && unheld != InodeNumber{}) reclaim_unheld(unheld);
   return status;
 }
 

@@ -142,17 +142,17 @@ Status Engine::remove_xattr(InodeNumber number, std::string_view name) {
   });
 }
 
-// chmod: the access ACL follows the mode.
-Status Engine::apply_mode_to_acl(Operation& op, Inode& inode, std::uint32_t mode) {
-  if (inode.record.xattr_inode == 0) return {};
+// chmod: the access ACL follows the mode. Nothing when there is none.
+Result<std::optional<XattrSet>> Engine::xattrs_after_chmod(Operation& op, const Inode& inode, std::uint32_t mode) {
+  if (inode.record.xattr_inode == 0) return std::optional<XattrSet>();
   TARNFS_ASSIGN(XattrSet set, xattrs_of(op, inode));
   const auto stored = set.get(kAccessAclName);
-  if (!stored.ok()) return {};
+  if (!stored.ok()) return std::optional<XattrSet>();
   TARNFS_ASSIGN(const std::optional<PosixAcl> acl, PosixAcl::parse(std::as_bytes(std::span(*stored))));
-  if (!acl) return {};
+  if (!acl) return std::optional<XattrSet>();
   const std::string encoded = acl->after_chmod(mode).encode();
   TARNFS_TRY(set.set(kAccessAclName, std::as_bytes(std::span(encoded)), XattrMode::kReplace));
-  return store_xattrs(op, inode, set);
+  return std::optional(std::move(set));
 }
 
 // A node made in a directory with a default ACL takes its permissions from there, any other from the caller's umask.

@@ -10,32 +10,33 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
-#include <shared_mutex>
+
+#include "common/mutex.h"
 
 namespace tarnfs {
 
 class GenerationGate {
  public:
   // Returns the lane to leave by.
-  std::size_t enter() {
+  std::size_t enter() TARNFS_NO_THREAD_SAFETY_ANALYSIS {
     const std::size_t lane = lane_of_this_thread();
     lanes_[lane].mutex.lock_shared();
     return lane;
   }
-  void leave(std::size_t lane) { lanes_[lane].mutex.unlock_shared(); }
+  void leave(std::size_t lane) TARNFS_NO_THREAD_SAFETY_ANALYSIS { lanes_[lane].mutex.unlock_shared(); }
 
   // Waits until nobody is inside and keeps everybody out.
-  void close() {
+  void close() TARNFS_NO_THREAD_SAFETY_ANALYSIS {
     for (Lane& lane : lanes_) lane.mutex.lock();
   }
-  void open() {
+  void open() TARNFS_NO_THREAD_SAFETY_ANALYSIS {
     for (Lane& lane : lanes_) lane.mutex.unlock();
   }
 
  private:
   static constexpr std::size_t kLanes = 16;
   struct alignas(64) Lane {
-    std::shared_mutex mutex;
+    SharedMutex mutex;
   };
 
   static std::size_t lane_of_this_thread() {

@@ -13,6 +13,8 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_map>
+#include <utility>
 
 #include "fs/engine/generation_gate.h"
 #include "fs/storage/block_cache.h"
@@ -20,10 +22,13 @@
 
 namespace tarnfs {
 
+// What was loaded for an operation: it stays until the operation is done, however small the cache is.
+using HeldBlocks = std::unordered_map<std::uint64_t, std::pair<BlockPointer, PageRef>>;
+
 class Operation final : public BlockSource {
  public:
-  Operation(GenerationGate& gate, BlockCache& cache, const std::uint64_t& open_generation)
-      : gate_(gate), cache_(cache), lane_(gate.enter()), generation(open_generation) {}
+  Operation(GenerationGate& gate, BlockCache& cache, const HeldBlocks& held, const std::uint64_t& open_generation)
+      : gate_(gate), cache_(cache), held_(held), lane_(gate.enter()), generation(open_generation) {}
   ~Operation() override { gate_.leave(lane_); }
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
@@ -31,6 +36,9 @@ class Operation final : public BlockSource {
   // Memory only.
   Result<PageRef> get(const BlockPointer& pointer) override {
     if (PageRef page = cache_.find(pointer)) return page;
+    if (const auto found = held_.find(pointer.address); found != held_.end() && found->second.first == pointer) {
+      return found->second.second;
+    }
     missing = pointer;
     return Error(ErrorCode::kNeedsBlock);
   }
@@ -39,6 +47,7 @@ class Operation final : public BlockSource {
  private:
   GenerationGate& gate_;
   BlockCache& cache_;
+  const HeldBlocks& held_;
   const std::size_t lane_;
 
  public:

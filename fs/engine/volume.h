@@ -24,11 +24,11 @@ enum class VolumeMode {
 
 struct VolumeOptions {
   VolumeMode mode = VolumeMode::kReadWrite;
-  std::uint64_t cp_interval_ms = 5000;                // 0: no timer
-  std::uint64_t dirty_limit_bytes = 256ULL << 20;     // dirty data and metadata in memory
-  std::uint64_t cache_limit_bytes = 128ULL << 20;     // clean metadata in memory
+  std::uint64_t cp_interval_ms = 5000;             // 0: no timer
+  std::uint64_t dirty_limit_bytes = 256ULL << 20;  // dirty data and metadata in memory
+  std::uint64_t cache_limit_bytes = 128ULL << 20;  // clean metadata in memory
   Clock* clock = &system_clock();
-  ChangeFeed* feed = nullptr;                         // may be null; must outlive the volume
+  ChangeFeed* feed = nullptr;  // may be null; must outlive the volume
 };
 
 struct VolumeStatus {
@@ -37,10 +37,10 @@ struct VolumeStatus {
   FileSystemUsage usage;
   std::uint64_t dirty_bytes = 0;
   std::uint64_t cache_bytes = 0;
-  std::uint64_t cp_count = 0;              // consistency points since the volume was opened
+  std::uint64_t cp_count = 0;  // consistency points since the volume was opened
   std::uint64_t error_count = 0;
-  std::uint64_t cp_swap_longest_ns = 0;    // longest stop of all operations
-  bool stopped = false;                    // read-only after a failed write or flush
+  std::uint64_t cp_swap_longest_ns = 0;  // longest stop of all operations
+  bool stopped = false;                  // read-only after a failed write or flush
   std::string stop_reason;
 };
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/checksum.h"
+#include "common/log.h"
 
 namespace tarnfs {
 namespace {
@@ -124,6 +125,60 @@ Status visit_tree(const TreeRoot& tree, Cp since, BlockSource& source,
 
 namespace {
 
+// A pointer of the one tree beside the pointer at the same place of the other; a hole where there is none.
+struct PointerPair {
+  BlockPointer old_pointer;
+  BlockPointer new_pointer;
+  unsigned level = 0;
+  std::uint64_t index = 0;
+};
+
+Result<PageRef> node_or_holes(const BlockPointer& pointer, BlockSource& source) {
+  if (pointer.is_hole()) return PageRef::zeroed();
+  return source.get(pointer);
+}
+
+}  // namespace
+
+Status visit_differences(const TreeRoot& old_tree, const TreeRoot& new_tree, BlockSource& source,
+                         const std::function<Status(std::uint64_t index)>& visit) {
+  std::vector<PointerPair> pending;
+  const auto add_roots = [&](const TreeRoot& tree, bool old) {
+    for (std::size_t i = 0; i < kPointersPerInode; ++i) {
+      PointerPair pair{{}, {}, tree.height, i * span_blocks(tree.height)};
+      (old ? pair.old_pointer : pair.new_pointer) = tree.pointers[i];
+      pending.push_back(pair);
+    }
+  };
+  if (old_tree.height == new_tree.height) {
+    for (std::size_t i = 0; i < kPointersPerInode; ++i) {
+      pending.push_back(
+          {old_tree.pointers[i], new_tree.pointers[i], old_tree.height, i * span_blocks(old_tree.height)});
+    }
+  } else {  // rare: the tree has grown or was emptied; everything in both is told
+    add_roots(old_tree, true);
+    add_roots(new_tree, false);
+  }
+  while (!pending.empty()) {
+    const PointerPair pair = pending.back();
+    pending.pop_back();
+    if (pair.old_pointer == pair.new_pointer) continue;
+    if (pair.level == 0) {
+      TARNFS_TRY(visit(pair.index));
+      continue;
+    }
+    TARNFS_ASSIGN(const PageRef old_node, node_or_holes(pair.old_pointer, source));
+    TARNFS_ASSIGN(const PageRef new_node, node_or_holes(pair.new_pointer, source));
+    for (std::size_t slot = 0; slot < kPointersPerNode; ++slot) {
+      pending.push_back({pointer_in(old_node, slot), pointer_in(new_node, slot), pair.level - 1,
+                         pair.index + slot * span_blocks(pair.level - 1)});
+    }
+  }
+  return {};
+}
+
+namespace {
+
 // Rewrites a tree in ascending order of data blocks, with one open node a level.
 class TreeRewriter {
  public:
@@ -146,7 +201,7 @@ class TreeRewriter {
   Status remove(std::uint64_t first, std::uint64_t end) {
     std::uint64_t index = first;
     while (index < end && index < capacity_blocks(tree_.height)) {
-      TARNFS_ASSIGN(const std::uint64_t beyond_hole, skip_hole(index));
+      TARNFS_ASSIGN(const std::uint64_t beyond_hole, skip_hole(index, first, end));
       if (beyond_hole != index) {
         index = beyond_hole;
         continue;
@@ -230,14 +285,24 @@ class TreeRewriter {
   }
 
   // Opens the path to `index` as far as it exists. Returns `index` when there is a data block, else the first index
-  // behind the hole.
-  Result<std::uint64_t> skip_hole(std::uint64_t index) {
+  // behind the hole. A node that cannot be read and that [first, end) covers whole becomes a hole: what is below it
+  // stays allocated until fsck frees it, which costs space but stops nobody.
+  Result<std::uint64_t> skip_hole(std::uint64_t index, std::uint64_t first, std::uint64_t end) {
     for (unsigned level = tree_.height; level >= 1; --level) {
       const bool open = nodes_[level].number == index >> (kNodeShift * level);
       if (!open && child_of(level + 1, index).is_hole()) {
         return ((index >> (kNodeShift * level)) + 1) << (kNodeShift * level);
       }
-      TARNFS_TRY(open_node(level, index));
+      const Status opened = open_node(level, index);
+      if (opened.ok()) continue;
+      const std::uint64_t node_first = (index >> (kNodeShift * level)) << (kNodeShift * level);
+      const std::uint64_t node_end = node_first + span_blocks(level);
+      const bool unreadable = opened.error().code() == ErrorCode::kCorrupt || opened.error().code() == ErrorCode::kIo;
+      if (!unreadable || node_first < first || node_end > end) return opened.error();
+      log_warning(opened.error().describe() + "; the blocks below it stay allocated");
+      set_child_of(level + 1, index, BlockPointer{});
+      --tree_.block_count;
+      return node_end;
     }
     return child_of(1, index).is_hole() ? index + 1 : index;
   }

@@ -128,19 +128,26 @@ Status FreeMap::release(const BlockPointer& pointer) {
   TARNFS_TRY(set_bit(pointer.address, false));
   const auto page = held_pages_.try_emplace(pointer.address / kBitsPerMapPage, PageRef::zeroed()).first;
   write_bit(page->second, pointer.address % kBitsPerMapPage, true);
-  held_by_cp_[cp_.value].push_back(pointer.address);
+  std::vector<Run>& runs = held_by_cp_[cp_.value];
+  if (!runs.empty() && runs.back().first + runs.back().count == pointer.address) {
+    ++runs.back().count;
+  } else {
+    runs.push_back({pointer.address, 1});
+  }
   ++held_blocks_;
   return {};
 }
 
 void FreeMap::release_held(Cp oldest_kept) {
   while (!held_by_cp_.empty() && held_by_cp_.begin()->first <= oldest_kept.value) {
-    const auto blocks = std::move(held_by_cp_.begin()->second);
+    const auto runs = std::move(held_by_cp_.begin()->second);
     held_by_cp_.erase(held_by_cp_.begin());
-    for (const std::uint64_t block : blocks) {
-      write_bit(held_pages_.at(block / kBitsPerMapPage), block % kBitsPerMapPage, false);
+    for (const Run& run : runs) {
+      for (std::uint64_t block = run.first; block < run.first + run.count; ++block) {
+        write_bit(held_pages_.at(block / kBitsPerMapPage), block % kBitsPerMapPage, false);
+      }
+      held_blocks_ -= run.count;
     }
-    held_blocks_ -= blocks.size();
   }
   if (held_blocks_ == 0) held_pages_.clear();
 }

@@ -70,9 +70,13 @@ class FreeMap final : public BlockAllocator {
   std::uint64_t used_blocks_;
   std::uint64_t held_blocks_ = 0;
   std::uint64_t cursor_;
-  std::map<std::uint64_t, PageRef> dirty_;                          // by page index
-  std::unordered_map<std::uint64_t, PageRef> held_pages_;           // bit set: held; by page index
-  std::map<std::uint64_t, std::vector<std::uint64_t>> held_by_cp_;  // cp that released -> blocks
+  std::map<std::uint64_t, PageRef> dirty_;                 // by page index
+  std::unordered_map<std::uint64_t, PageRef> held_pages_;  // bit set: held; by page index
+  struct Run {
+    std::uint64_t first = 0;
+    std::uint64_t count = 0;
+  };
+  std::map<std::uint64_t, std::vector<Run>> held_by_cp_;  // cp that released -> blocks
 };
 
 }  // namespace tarnfs

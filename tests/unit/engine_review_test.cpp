@@ -1,0 +1,399 @@
+// Corners of the engine: blocks reused under a reader, space that changes need beyond what they ask for, errors after
+// the change, damaged nodes, a mirror's view between two states.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "tests/support/test_volume.h"
+
+using namespace tarnfs;
+using tarnfs::testing::MemoryBlockDevice;
+using tarnfs::testing::TestVolume;
+
+namespace {
+
+constexpr std::uint64_t kFar = (std::uint64_t{1} << 62) - 8192;
+
+// Passes calls on and lets a test act before a read, see the order of calls, and give two copies of a block.
+class HookedDevice final : public BlockDevice {
+ public:
+  explicit HookedDevice(MemoryBlockDevice& base) : base_(base) {}
+  std::string name() const override { return "hooked"; }
+  std::uint64_t size_blocks() const override { return base_.size_blocks(); }
+  Status read(Address first, std::span<std::byte> out) override {
+    if (auto act = std::exchange(before_read, nullptr)) act(first);
+    TARNFS_TRY(base_.read(first, out));
+    for (std::size_t done = 0; done < out.size(); done += kBlockSize, ++first.value) {
+      if (replaced.contains(first.value)) std::memset(out.data() + done, 'N', kBlockSize);
+    }
+    return {};
+  }
+  Status read_other_copy(Address address, std::span<std::byte, kBlockSize> out) override {
+    if (!replaced.contains(address.value)) return Error(ErrorCode::kNotFound);
+    return base_.read(address, out);
+  }
+  Status write(Address first, std::span<const PageRef> pages) override {
+    calls += 'w';
+    return base_.write(first, pages);
+  }
+  Status flush() override {
+    calls += 'f';
+    return base_.flush();
+  }
+
+  std::function<void(Address)> before_read;  // once
+  std::set<std::uint64_t> replaced;
+  std::string calls;
+
+ private:
+  MemoryBlockDevice& base_;
+};
+
+// The addresses of indirect blocks whose children stand in a row.
+std::vector<Address> leaf_nodes(MemoryBlockDevice& device) {
+  std::vector<Address> found;
+  for (std::uint64_t at = kFirstDataBlock; at < device.size_blocks(); ++at) {
+    PageRef page = PageRef::uninitialised();
+    REQUIRE(device.read(Address{at}, page.mutable_bytes()).ok());
+    TreeNode node;
+    std::memcpy(static_cast<void*>(&node), page.data(), sizeof node);
+    const bool looks_like_one = is_data_address(Address{node[0].address}, device.size_blocks()) &&
+                                node[1].address == node[0].address + 1 && node[0].birth_cp == node[1].birth_cp;
+    if (looks_like_one && node[0].birth_cp != 0 && node[0].birth_cp < 1000) found.push_back(Address{at});
+  }
+  return found;
+}
+
+FallocateOptions punching() {
+  FallocateOptions options;
+  options.keep_size = options.punch_hole = true;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a metadata block that is freed and reused while an operation loads it is no damage") {
+  TestVolume test(1024);
+  const InodeNumber directory = test.make(kRootDirectory, "d", S_IFDIR | 0755);
+  const InodeNumber filler = test.make(kRootDirectory, "filler");
+  test.make(directory, "file");
+  REQUIRE(test.volume->close().ok());
+  test.volume.reset();
+  HookedDevice device(*test.device);
+  test.volume = Volume::open(device, test.options).value();
+  REQUIRE(test.volume->consistency_point().ok());  // orphans are loaded
+  REQUIRE(test.volume->attributes(directory).ok());
+  bool reused = false;
+  device.before_read = [&](Address address) {
+    PageRef before = PageRef::uninitialised();
+    PageRef now = PageRef::uninitialised();
+    REQUIRE(test.device->read(address, before.mutable_bytes()).ok());
+    test.make(directory, "other");  // gives the directory's page a new place
+    for (int i = 0; i < 100 && !reused; ++i) {
+      REQUIRE(test.write(filler, 0, std::string(400000, static_cast<char>('a' + i % 26))).ok());
+      REQUIRE(test.volume->consistency_point().ok());
+      REQUIRE(test.device->read(address, now.mutable_bytes()).ok());
+      reused = std::memcmp(now.data(), before.data(), kBlockSize) != 0;
+    }
+  };
+  const auto found = test.volume->lookup(directory, "file");
+  CHECK(reused);
+  CHECK_MESSAGE(found.ok(), (found.ok() ? "" : found.error().describe()));
+  CHECK(test.volume->status().error_count == 0);
+}
+
+TEST_CASE("an operation that needs more blocks than the cache keeps still ends") {
+  TestVolume test;
+  test.options.cache_limit_bytes = 1 << 20;  // the least that the daemon takes
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  const std::string value(60000, 'v');
+  for (int i = 0; i < 17; ++i) {
+    const std::string name = "user." + std::to_string(i);
+    REQUIRE(test.volume->set_xattr(file, name, std::as_bytes(std::span(value)), XattrMode::kCreate).ok());
+  }
+  const auto rest = std::as_bytes(std::span(value)).first(28000);
+  REQUIRE(test.volume->set_xattr(file, "user.rest", rest, XattrMode::kCreate).ok());
+  test.reopen();
+  test.device->fail_from_call(20000);
+  const auto read = test.volume->xattr(file, "user.5");
+  CHECK_MESSAGE(read.ok(), (read.ok() ? "" : read.error().describe()));
+  test.device->fail_from_call(std::nullopt);
+}
+
+TEST_CASE("looking for a hole takes time that grows with the file, not with its square, and stops nobody") {
+  TestVolume test(1 << 17);
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  const std::string chunk(1 << 20, 'x');
+  constexpr std::uint64_t kChunks = 256;
+  for (std::uint64_t i = 0; i < kChunks; ++i) REQUIRE(test.write(file, i * chunk.size(), chunk).ok());
+  test.reopen();
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(*test.volume->seek(file, 0, SeekKind::kHole) == kChunks * chunk.size());
+  const std::chrono::duration<double> cold = std::chrono::steady_clock::now() - start;
+  CHECK(cold.count() < 0.5);
+}
+
+TEST_CASE("punching holes has the space promised that rewriting the nodes takes") {
+  TestVolume test(2048);
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  constexpr std::uint64_t kGroup = kPointersPerNode * kBlockSize;
+  std::uint64_t groups = 0;
+  while (test.write(file, groups * kGroup, std::string(8192, 'x')).ok()) ++groups;
+  REQUIRE(test.volume->consistency_point().ok());
+  for (std::uint64_t i = 0; i < groups; ++i) {
+    const Status punched = test.volume->fallocate(file, i * kGroup, 4096, punching());
+    if (!punched.ok()) CHECK(punched.error().code() == ErrorCode::kNoSpace);
+    if (!punched.ok()) break;
+  }
+  CHECK(test.volume->consistency_point().ok());
+  CHECK_FALSE(test.volume->status().stopped);
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a page far behind the end has the space promised for the nodes above the old pages too") {
+  TestVolume test(2048);
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < 140; ++i) {
+    files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
+    REQUIRE(test.write(files.back(), 0, "near").ok());
+  }
+  REQUIRE(test.volume->consistency_point().ok());
+  std::size_t grown = 0;
+  while (grown < files.size() && test.write(files[grown], kFar, "far").ok()) ++grown;
+  CHECK(test.volume->consistency_point().ok());
+  CHECK_FALSE(test.volume->status().stopped);
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a full volume can be made less full by cutting a file to any size") {
+  TestVolume test(2048);
+  const InodeNumber big = test.make(kRootDirectory, "big");
+  const InodeNumber small = test.make(kRootDirectory, "small");
+  REQUIRE(test.write(small, 0, std::string(100 * 4096, 's')).ok());
+  std::uint64_t written = 0;
+  while (test.write(big, written, std::string(4096, 'b')).ok()) written += 4096;
+  AttributeChanges cut;
+  cut.size_bytes = 5000;
+  const auto done = test.volume->change_attributes(small, cut);
+  CHECK_MESSAGE(done.ok(), (done.ok() ? "" : done.error().describe()));
+}
+
+TEST_CASE("an unlink that answers with an error has removed nothing") {
+  for (std::uint64_t call = 0;; ++call) {
+    TestVolume test;
+    const InodeNumber file = test.make(kRootDirectory, "file");
+    for (int i = 0; i < 40; ++i) test.make(kRootDirectory, std::to_string(i));
+    REQUIRE(test.volume->set_xattr(file, "user.a", {}, XattrMode::kCreate).ok());
+    test.reopen();
+    test.device->fail_from_call(call);
+    const Status status = test.volume->unlink(kRootDirectory, "file");
+    test.device->fail_from_call(std::nullopt);
+    CHECK(test.volume->lookup(kRootDirectory, "file").ok() == !status.ok());
+    if (status.ok()) break;
+    REQUIRE(call < 50);
+  }
+}
+
+TEST_CASE("a change of size and mode that answers with an error has changed nothing") {
+  for (std::uint64_t call = 0;; ++call) {
+    TestVolume test;
+    const InodeNumber file = test.make(kRootDirectory, "file");
+    REQUIRE(test.write(file, 0, "text").ok());
+    for (int i = 0; i < 40; ++i) test.make(kRootDirectory, std::to_string(i));
+    REQUIRE(test.volume->set_xattr(file, "user.a", {}, XattrMode::kCreate).ok());
+    test.reopen();
+    AttributeChanges changes;
+    changes.size_bytes = 0;
+    changes.mode = 0600;
+    test.device->fail_from_call(call);
+    const bool ok = test.volume->change_attributes(file, changes).ok();
+    test.device->fail_from_call(std::nullopt);
+    CHECK(test.volume->attributes(file)->size_bytes == (ok ? 0U : 4U));
+    if (ok) break;
+    REQUIRE(call < 50);
+  }
+}
+
+TEST_CASE("a pin that was given up protects again once it is moved to a newer root") {
+  TestVolume test(2048);
+  const PinId pin = test.volume->pin_newest_root().pin;
+  const InodeNumber big = test.make(kRootDirectory, "big");
+  for (std::uint64_t at = 0; test.write(big, at, std::string(65536, 'b')).ok();) at += 65536;
+  REQUIRE(test.volume->unlink(kRootDirectory, "big").ok());
+  test.volume->forget(big, 1);
+  const InodeNumber kept = test.make(kRootDirectory, "kept");
+  REQUIRE(test.write(kept, 0, std::string(400 * 4096, 'k')).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  test.volume->move_pin(pin, Cp{test.volume->newest_root().cp});
+  const std::uint64_t free_blocks = test.volume->usage().free_blocks;
+  REQUIRE(test.volume->unlink(kRootDirectory, "kept").ok());
+  test.volume->forget(kept, 1);
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.volume->usage().free_blocks < free_blocks + 200);  // the pinned root still has the 400 blocks
+}
+
+TEST_CASE("many threads on few names, a small volume, a small cache and consistency points all the time") {
+  const std::uint64_t seed = std::random_device{}();
+  MESSAGE("seed " << seed);
+  TestVolume test(3000);
+  REQUIRE(test.volume->close().ok());
+  test.options.cache_limit_bytes = 1 << 20;
+  test.options.dirty_limit_bytes = 2 << 20;
+  test.volume.reset();
+  test.open();
+  const std::array<InodeNumber, 2> directories{test.make(kRootDirectory, "a", S_IFDIR | 0755),
+                                               test.make(kRootDirectory, "b", S_IFDIR | 0755)};
+  const auto work = [&](unsigned thread) {
+    std::mt19937_64 random(seed + thread);
+    Volume& volume = *test.volume;
+    for (int i = 0; i < 3000; ++i) {
+      const InodeNumber directory = directories[random() % 2];
+      const std::string name = std::to_string(random() % 12);
+      const std::string other = std::to_string(random() % 12);
+      auto found = random() % 3 == 0 ? volume.make_node(directory, name, NewNode{S_IFREG | 0644, 0, 0, {}, {}})
+                                     : volume.lookup(directory, name);
+      if (found.ok()) {
+        const InodeNumber file = found->inode;
+        const std::uint64_t at = random() % (random() % 20 == 0 ? kFar : 300000);
+        AttributeChanges cut;
+        cut.size_bytes = random() % 200000;
+        cut.mode = 0600;
+        (void)test.write(file, at, std::string(random() % 60000 + 1, 'x'));
+        if (random() % 3 == 0) (void)volume.set_xattr(file, "user." + other, std::as_bytes(std::span(name)), {});
+        if (random() % 4 == 0) (void)volume.remove_xattr(file, "user." + other);
+        if (random() % 4 == 0) (void)volume.change_attributes(file, cut);
+        if (random() % 4 == 0) (void)volume.fallocate(file, random() % 200000, random() % 90000 + 1, punching());
+        if (random() % 8 == 0) (void)volume.fsync(file, false);
+        if (random() % 8 == 0 && volume.link(file, directory, other).ok()) volume.forget(file, 1);
+        const std::string text = test.read(file, random() % 200000, 50000);
+        CHECK(text.find_first_not_of(std::string_view("x\0", 2)) == std::string::npos);
+        if (random() % 2 == 0) (void)volume.unlink(directory, name);
+        volume.forget(file, 1);
+      }
+      if (random() % 4 == 0) {
+        (void)volume.rename(directory, name, directories[random() % 2], other, static_cast<RenameMode>(random() % 3));
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned thread = 0; thread < 4; ++thread) threads.emplace_back(work, thread);
+  for (int i = 0; i < 50; ++i) (void)test.volume->consistency_point();
+  for (std::thread& thread : threads) thread.join();
+  CHECK_FALSE(test.volume->status().stopped);
+  if (test.volume->status().stopped) return;
+  test.reopen();
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a damaged node of one file does not stop the volume") {
+  TestVolume test(4096);
+  const InodeNumber bad = test.make(kRootDirectory, "bad");
+  const InodeNumber good = test.make(kRootDirectory, "good");
+  REQUIRE(test.write(bad, 0, std::string(200 * 4096, 'b')).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  test.reopen();
+  const auto nodes = leaf_nodes(*test.device);
+  REQUIRE(!nodes.empty());
+  for (const Address node : nodes) test.device->damage(node);
+  REQUIRE(test.write(good, 0, "good").ok());
+  SUBCASE("overwritten") {
+    (void)test.write(bad, 0, std::string(4096, 'c'));
+  }
+  SUBCASE("deleted") {
+    (void)test.volume->unlink(kRootDirectory, "bad");
+  }
+  CHECK(test.volume->consistency_point().ok());
+  CHECK_FALSE(test.volume->status().stopped);
+  test.crash_and_reopen();
+  CHECK(test.volume->lookup(kRootDirectory, "good").ok());
+  CHECK(test.read(good, 0, 4) == "good");
+}
+
+TEST_CASE("an append-only file keeps what it has") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "log");
+  REQUIRE(test.write(file, 0, "line").ok());
+  AttributeChanges changes;
+  changes.flags = FS_APPEND_FL;
+  REQUIRE(test.volume->change_attributes(file, changes).ok());
+  CHECK_FALSE(test.volume->fallocate(file, 0, 4, punching()).ok());
+  CHECK_FALSE(test.write(file, 0, "gone").ok());
+  CHECK(test.write(file, 4, "more").ok());
+}
+
+TEST_CASE("the root that a mount starts from is made durable before its blocks' predecessors are reused") {
+  TestVolume test;
+  REQUIRE(test.volume->close().ok());
+  test.volume.reset();
+  HookedDevice device(*test.device);
+  test.volume = Volume::open(device, test.options).value();
+  test.make(kRootDirectory, "file");
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(device.calls.front() == 'f');
+}
+
+TEST_CASE("one damaged root slot with another version does not hide the good ones") {
+  TestVolume test;
+  test.make(kRootDirectory, "file");
+  REQUIRE(test.volume->consistency_point().ok());
+  REQUIRE(test.volume->close().ok());
+  const Address old_slot = root_slot_of(Cp{1}, test.device->size_blocks());
+  PageRef page = PageRef::uninitialised();
+  REQUIRE(test.device->read(old_slot, page.mutable_bytes()).ok());
+  page.mutable_bytes()[8] ^= std::byte{4};
+  REQUIRE(test.device->write(old_slot, std::span(&page, 1)).ok());
+  test.volume.reset();
+  CHECK(Volume::open(*test.device, test.options).ok());
+}
+
+TEST_CASE("a mirror is told of inodes that are gone") {
+  TestVolume primary;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < 64; ++i) files.push_back(primary.make(kRootDirectory, std::to_string(i)));
+  for (const InodeNumber file : files) primary.volume->forget(file, 1);
+  REQUIRE(primary.volume->consistency_point().ok());
+  VolumeOptions options;
+  options.mode = VolumeMode::kMirror;
+  const auto mirror = Volume::open(*primary.device, options).value();
+  std::set<InodeNumber> changed;
+  mirror->on_view_changed([&](const std::vector<InodeNumber>& list) { changed = {list.begin(), list.end()}; });
+  REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
+  for (int i = 0; i < 64; ++i) REQUIRE(primary.volume->unlink(kRootDirectory, std::to_string(i)).ok());
+  REQUIRE(primary.volume->consistency_point().ok());
+  REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
+  std::size_t missing = 0;
+  for (const InodeNumber file : files) missing += changed.contains(file) ? 0 : 1;
+  CHECK(missing == 0);
+}
+
+TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new one is already shown by the device") {
+  TestVolume primary;
+  const InodeNumber file = primary.make(kRootDirectory, "file");
+  REQUIRE(primary.write(file, 0, std::string(4 * 4096, 'o')).ok());
+  REQUIRE(primary.volume->consistency_point().ok());
+  HookedDevice device(*primary.device);
+  VolumeOptions options;
+  options.mode = VolumeMode::kMirror;
+  const auto mirror = Volume::open(device, options).value();
+  REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
+  for (std::uint64_t at = kFirstDataBlock; at < 200; ++at) {
+    PageRef page = PageRef::uninitialised();
+    REQUIRE(primary.device->read(Address{at}, page.mutable_bytes()).ok());
+    if (page.bytes()[0] == std::byte{'o'}) device.replaced.insert(at);
+  }
+  REQUIRE(device.replaced.size() == 4);
+  const std::size_t length = 4 * kBlockSize;
+  const std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(kBlockSize, length), &std::free);
+  auto* const bytes = static_cast<std::byte*>(memory.get());
+  CHECK(mirror->read(file, 1, std::span(bytes, 100)).ok());  // not whole blocks
+  CHECK(mirror->read(file, 0, std::span(bytes, length)).ok());
+  CHECK(std::all_of(bytes, bytes + length, [](std::byte byte) { return byte == std::byte{'o'}; }));
+}
