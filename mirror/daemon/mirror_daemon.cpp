@@ -42,6 +42,7 @@ class RunningMirror final : public MirrorDaemon {
       // Set before the first adopt, and taken away after the last one.
       if (mount_) mount_->invalidate(changed);
     });
+    TARNFS_TRY(receiver_->show(*volume_));
     TARNFS_TRY(mount());
     TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
     TARNFS_TRY(start_control());

@@ -34,9 +34,15 @@ class ReceiverWithThreads final : public Receiver, private NetworkObserver {
 
   BlockDevice& device() override { return image_->device(); }
 
+  Status show(MirrorTarget& target) override {
+    TARNFS_TRY(image_->attach(target));
+    shown_ = true;
+    return {};
+  }
+
   Status start(MirrorTarget& target, std::unique_ptr<ServerChannel> channel) override {
     TARNFS_ASSERT(!network_);
-    TARNFS_TRY(image_->attach(target));
+    if (!shown_) TARNFS_TRY(show(target));
     channel_ = std::move(channel);
     network_.emplace(*channel_, queue_, static_cast<NetworkObserver&>(*this), options_);
     network_thread_ = std::thread([this] { network_->run(); });
@@ -178,6 +184,7 @@ class ReceiverWithThreads final : public Receiver, private NetworkObserver {
   std::unique_ptr<ServerChannel> channel_;    // of the network thread once it runs, but for wake()
   WorkQueue queue_;
   std::optional<NetworkLoop> network_;
+  bool shown_ = false;
   std::thread network_thread_;
   std::thread worker_thread_;
 

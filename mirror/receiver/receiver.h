@@ -73,7 +73,9 @@ class Receiver {
 
   // What the read-only volume is opened on, before start().
   virtual BlockDevice& device() = 0;
-  // Shows the newest root in `target`, and serves primaries until stop().
+  // Shows the newest root in `target`, if there is one: what start() does first, for those who mount before it.
+  virtual Status show(MirrorTarget& target) = 0;
+  // Shows the newest root in `target` unless show() did, and serves primaries until stop().
   virtual Status start(MirrorTarget& target, std::unique_ptr<ServerChannel> channel) = 0;
   // Ends the session and the threads; what was decided is finished first. Idempotent; the destructor calls it.
   virtual void stop() = 0;

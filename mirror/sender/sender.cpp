@@ -14,6 +14,8 @@ namespace tarnfs {
 namespace {
 
 constexpr double kNsPerSecond = 1e9;
+// Who waits for a mirror looks this often whether its refusals have lasted too long.
+constexpr std::chrono::milliseconds kRefusalCheck{500};
 
 class SenderWithThread final : public Sender, private SessionHost {
  public:
@@ -66,14 +68,15 @@ class SenderWithThread final : public Sender, private SessionHost {
   }
 
   Status wait_published(Cp cp, std::chrono::milliseconds timeout) override {
-    bool diverged = false;
-    TARNFS_TRY(wait_for(
-        [&](const SenderStatus& status) {
-          diverged = status.state == SenderState::kDiverged;
-          return diverged || status.published_cp >= cp;
-        },
-        timeout));
-    if (diverged) return Error(ErrorCode::kRefused, status().last_error);
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    MutexLock lock(mutex_);
+    while (mirror_cp_ < cp) {
+      if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
+      if (state_ == SenderState::kDiverged || refused_for_good()) return Error(ErrorCode::kRefused, last_error_);
+      const auto left = deadline - std::chrono::steady_clock::now();
+      if (left <= left.zero()) return not_in_time();
+      changed_.wait_for(mutex_, std::min<std::chrono::nanoseconds>(left, kRefusalCheck));
+    }
     return {};
   }
 
@@ -84,10 +87,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     while (!condition(status_now())) {
       if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
       const auto left = deadline - std::chrono::steady_clock::now();
-      if (left <= left.zero()) {
-        return Error(ErrorCode::kTimeout, "the mirror at " + options_.url + " did not get there in time" +
-                                              (last_error_.empty() ? "" : ": " + last_error_));
-      }
+      if (left <= left.zero()) return not_in_time();
       changed_.wait_for(mutex_, left);
     }
     return {};
@@ -103,6 +103,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   // What a connection's end means for the next one.
   struct Ended {
     bool welcomed = false;
+    bool refused = false;
     bool diverged = false;
   };
 
@@ -110,7 +111,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     std::uint64_t backoff_ms = options_.backoff_min_ms;
     while (!stopping()) {
       const Ended ended = run_connection(source);
-      if (ended.welcomed) backoff_ms = options_.backoff_min_ms;
+      if (ended.welcomed && !ended.refused) backoff_ms = options_.backoff_min_ms;
       set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
       back_off(ended.diverged ? options_.diverged_retry_ms : backoff_ms);
       backoff_ms = std::min(2 * backoff_ms, options_.backoff_max_ms);
@@ -129,7 +130,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     const Error reason = session.run();
     set_channel(nullptr);
     if (reason.code() != ErrorCode::kCanceled) note_error(reason);
-    return {session.welcomed(), session.diverged()};
+    return {session.welcomed(), reason.code() == ErrorCode::kRefused, session.diverged()};
   }
 
   void set_channel(Channel* channel) {
@@ -158,6 +159,11 @@ class SenderWithThread final : public Sender, private SessionHost {
       is_new = text != logged_error_;
       last_error_ = text;
       logged_error_ = text;
+      if (error.code() != ErrorCode::kRefused) {
+        refused_since_ns_.reset();
+      } else if (!refused_since_ns_) {
+        refused_since_ns_ = options_.clock->monotonic_ns();
+      }
       changed_.notify_all();
     }
     if (is_new) log_warning("mirror " + options_.url + ": " + text);
@@ -207,6 +213,7 @@ class SenderWithThread final : public Sender, private SessionHost {
 
   void on_mirror_published(Cp cp) override {
     MutexLock lock(mutex_);
+    if (cp > mirror_cp_) refused_since_ns_.reset();
     mirror_cp_ = cp;
     lag_.set_mirror(cp);
     changed_.notify_all();
@@ -230,6 +237,17 @@ class SenderWithThread final : public Sender, private SessionHost {
   void on_rtt(std::uint64_t rtt_ns) override {
     MutexLock lock(mutex_);
     rtt_ns_ = rtt_ns;
+  }
+
+  Error not_in_time() const TARNFS_REQUIRES(mutex_) {
+    return Error(ErrorCode::kTimeout, "the mirror at " + options_.url + " did not get there in time" +
+                                          (last_error_.empty() ? "" : ": " + last_error_));
+  }
+
+  // A mirror that still serves a primary that just died takes us in a moment; others say no for longer.
+  bool refused_for_good() const TARNFS_REQUIRES(mutex_) {
+    if (!refused_since_ns_) return false;
+    return options_.clock->monotonic_ns() - *refused_since_ns_ >= options_.refusal_patience_ms * 1'000'000;
   }
 
   SenderStatus status_now() const TARNFS_REQUIRES(mutex_) {
@@ -277,6 +295,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   std::uint64_t catch_up_began_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t rtt_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::string last_error_ TARNFS_GUARDED_BY(mutex_);
+  std::optional<std::uint64_t> refused_since_ns_ TARNFS_GUARDED_BY(mutex_);  // nothing but refusals since then
   std::string logged_error_ TARNFS_GUARDED_BY(mutex_);
 };
 

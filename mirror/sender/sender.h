@@ -49,6 +49,7 @@ struct SenderOptions {
   std::uint64_t backoff_min_ms = 100;
   std::uint64_t backoff_max_ms = 5000;
   std::uint64_t diverged_retry_ms = 30000;
+  std::uint64_t refusal_patience_ms = 5000;  // a refusal that lasts longer ends wait_published()
   Clock* clock = &system_clock();
 };
 
@@ -85,8 +86,8 @@ class Sender : public ChangeFeed {
   // Breaks the connection. Idempotent; the destructor calls it.
   virtual void stop() = 0;
   virtual SenderStatus status() const = 0;
-  // Waits until the mirror has published `cp` or a newer one. kTimeout; kRefused when the histories have diverged;
-  // kCanceled after stop().
+  // Waits until the mirror has published `cp` or a newer one. kTimeout; kRefused when the histories have diverged, or
+  // the mirror refuses us and goes on doing so; kCanceled after stop().
   virtual Status wait_published(Cp cp, std::chrono::milliseconds timeout) = 0;
   // Waits until the status fulfils `condition`. kTimeout; kCanceled after stop().
   virtual Status wait_for(const std::function<bool(const SenderStatus&)>& condition,

@@ -306,8 +306,10 @@ TEST_CASE("another volume is refused, and its primary told which one is mirrored
     REQUIRE(sender.wait_equal());
   }
   FakePrimary stranger(2);
-  PrimarySide sender(stranger, network.connector());
-  REQUIRE(sender.wait([](const SenderStatus& status) { return !status.last_error.empty(); }));
+  PrimarySide sender(stranger, network.connector(), [](SenderOptions& options) { options.refusal_patience_ms = 50; });
+  const Status refused = sender.sender().wait_published(Cp{1}, kPatience);
+  CHECK(refused.error().code() == ErrorCode::kRefused);
+  CHECK(refused.error().message().find("mirrors volume") != std::string::npos);
   CHECK(sender.sender().status().last_error.find(volume_of(primary.superblock()).to_string()) != std::string::npos);
   CHECK(mirror.target().root()->checksum == primary.newest_root().checksum);
 }
