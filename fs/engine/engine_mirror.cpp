@@ -63,8 +63,14 @@ Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function
     }
     return {};
   };
-  TARNFS_TRY(visit_tree(tree_of(root.inode_file), since, source, visit_inode_block));
-  return visit_tree(tree_of(root.free_map), since, source, visit_block);
+  Status status = visit_tree(tree_of(root.inode_file), since, source, visit_inode_block);
+  if (status.ok()) status = visit_tree(tree_of(root.free_map), since, source, visit_block);
+  if (!status.ok() && status.error().code() == ErrorCode::kCorrupt &&
+      pins_.oldest(Cp{newest_root().cp}) > Cp{root.cp}) {
+    return Error(ErrorCode::kCanceled, "the blocks of cp " + std::to_string(root.cp) +
+                                           " were given up while they were read, because space ran out; begin again");
+  }
+  return status;
 }
 
 // Changed are the inodes whose records stand in blocks of the inode file that the two roots do not share.
