@@ -70,9 +70,17 @@ class SenderWithThread final : public Sender, private SessionHost {
   Status wait_published(Cp cp, std::chrono::milliseconds timeout) override {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     MutexLock lock(mutex_);
+    // Somebody waits, so the mirror is asked again at once, and only what it says from now on counts.
+    const std::uint64_t refusals_before = refusal_count_;
+    if (mirror_cp_ < cp && state_ == SenderState::kConnecting) {
+      reconnect_asked_ = true;
+      changed_.notify_all();
+    }
     while (mirror_cp_ < cp) {
       if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
-      if (state_ == SenderState::kDiverged || refused_for_good()) return Error(ErrorCode::kRefused, last_error_);
+      if (state_ == SenderState::kDiverged || (refusal_count_ > refusals_before && refused_for_good())) {
+        return Error(ErrorCode::kRefused, last_error_);
+      }
       const auto left = deadline - std::chrono::steady_clock::now();
       if (left <= left.zero()) return not_in_time();
       changed_.wait_for(mutex_, std::min<std::chrono::nanoseconds>(left, kRefusalCheck));
@@ -159,6 +167,7 @@ class SenderWithThread final : public Sender, private SessionHost {
       is_new = text != logged_error_;
       last_error_ = text;
       logged_error_ = text;
+      if (error.code() == ErrorCode::kRefused) ++refusal_count_;
       if (error.code() != ErrorCode::kRefused) {
         refused_since_ns_.reset();
       } else if (!refused_since_ns_) {
@@ -296,6 +305,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   std::uint64_t rtt_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::string last_error_ TARNFS_GUARDED_BY(mutex_);
   std::optional<std::uint64_t> refused_since_ns_ TARNFS_GUARDED_BY(mutex_);  // nothing but refusals since then
+  std::uint64_t refusal_count_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::string logged_error_ TARNFS_GUARDED_BY(mutex_);
 };
 
