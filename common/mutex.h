@@ -63,7 +63,7 @@ class TARNFS_SCOPED_CAPABILITY MutexLock {
 class TARNFS_CAPABILITY("shared mutex") SharedMutex {
  public:
   SharedMutex() {
-    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_t attributes{};
     TARNFS_MUTEX_CHECK(pthread_rwlockattr_init(&attributes));
     TARNFS_MUTEX_CHECK(pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
     TARNFS_MUTEX_CHECK(pthread_rwlock_init(&lock_, &attributes));
@@ -79,7 +79,7 @@ class TARNFS_CAPABILITY("shared mutex") SharedMutex {
   void unlock_shared() TARNFS_RELEASE_SHARED() { TARNFS_MUTEX_CHECK(pthread_rwlock_unlock(&lock_)); }
 
  private:
-  pthread_rwlock_t lock_;
+  pthread_rwlock_t lock_{};
 };
 
 class TARNFS_SCOPED_CAPABILITY WriteLock {

@@ -160,7 +160,7 @@ class Engine final : public Volume {
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;
-  static constexpr std::uint64_t blocks_for_cut() { return 2 * (kTreeHeightMax + 2U); }
+  static constexpr std::uint64_t blocks_for_cut() { return std::uint64_t{2} * (kTreeHeightMax + 2U); }
   std::uint64_t blocks_for_directory_change() const;
   void touch_changed(Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
 

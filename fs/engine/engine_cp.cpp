@@ -12,7 +12,8 @@ void Engine::run_cp_thread() {
   if (const Status status = load_orphans(); !status.ok()) {
     log_warning(device_.name() + ": the orphan file cannot be read: " + status.error().describe());
   }
-  const auto interval = std::chrono::milliseconds(options_.cp_interval_ms == 0 ? 1000 * 3600 : options_.cp_interval_ms);
+  const auto interval =
+      std::chrono::milliseconds(options_.cp_interval_ms == 0 ? std::uint64_t{1000} * 3600 : options_.cp_interval_ms);
   auto next_timer = std::chrono::steady_clock::now() + interval;
   cp_mutex_.lock();
   while (true) {

@@ -347,7 +347,7 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
   if (!zeroes && ledger_ != nullptr && pages_for(length_bytes) > ledger_->available_to_users_blocks()) {
     return Error(ErrorCode::kNoSpace);
   }
-  const std::uint64_t blocks = 2 * (1 + kTreeHeightMax + 1) + blocks_for_cut() + blocks_for_inode();
+  const std::uint64_t blocks = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() + blocks_for_inode();
   return run(options.punch_hole ? Intent::kDeletion : Intent::kChange, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
     WriteLock lock(inode->mutex);
@@ -385,7 +385,7 @@ Result<std::uint64_t> Engine::seek(InodeNumber number, std::uint64_t offset_byte
       if (index >= end) found = size_bytes;
       return {};
     });
-    TARNFS_TRY(searched);
+    if (!searched.ok()) return searched.error();
   }
   return *found;
 }

@@ -82,7 +82,8 @@ unsigned Engine::height_above(const Inode& inode, std::uint64_t index) {
 void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) {
   if (first != 0 || end != kEndOfFile) {
     const bool one_path = end == kEndOfFile || first / kPointersPerNode == (end - 1) / kPointersPerNode;
-    op.charge((one_path ? 1U : 2U) * (height_above(inode, first) + 1U));
+    const std::uint64_t paths = one_path ? 1 : 2;
+    op.charge(paths * (height_above(inode, first) + 1));
   }
   op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
   inode.open.removed.add(first, end);

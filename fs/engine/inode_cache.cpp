@@ -11,7 +11,7 @@ InodePtr InodeCache::find(InodeNumber number) {
   return found == shard.inodes.end() ? nullptr : found->second;
 }
 
-InodePtr InodeCache::insert(InodePtr inode) {
+InodePtr InodeCache::insert(const InodePtr& inode) {
   Shard& shard = shard_of(inode->number);
   MutexLock lock(shard.mutex);
   const auto [position, inserted] = shard.inodes.emplace(inode->number.value, inode);

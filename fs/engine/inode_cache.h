@@ -23,7 +23,7 @@ class InodeCache {
 
   InodePtr find(InodeNumber number);
   // Adds it, or returns the one that is there already.
-  InodePtr insert(InodePtr inode);
+  InodePtr insert(const InodePtr& inode);
   void erase(InodeNumber number);
   void clear();
 

@@ -82,7 +82,7 @@ void intersect(AclEntry& entry, std::uint32_t& mode, unsigned shift) {
 }  // namespace
 
 Result<std::optional<PosixAcl>> PosixAcl::parse(std::span<const std::byte> value) {
-  posix_acl_xattr_header header;
+  posix_acl_xattr_header header{};
   if (value.size() < sizeof header) return Error(ErrorCode::kInvalid, "an ACL shorter than its header");
   std::memcpy(&header, value.data(), sizeof header);
   if (header.a_version != POSIX_ACL_XATTR_VERSION) {
