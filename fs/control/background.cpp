@@ -34,7 +34,7 @@ void write_all(const Descriptor& to, std::string_view text) {
 // In the parent: waits for the report and turns it into an exit code.
 int wait_for_report(const std::string& program, const Descriptor& from) {
   std::string report;
-  std::array<char, 1024> bytes;
+  std::array<char, 1024> bytes{};
   for (;;) {
     const ssize_t count = ::read(from.number(), bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;

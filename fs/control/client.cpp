@@ -36,7 +36,7 @@ Status send_line(const Descriptor& socket, std::string line, Deadline deadline) 
 
 Result<std::string> receive_line(const Descriptor& socket, Deadline deadline) {
   std::string received;
-  std::array<char, 65536> bytes;
+  std::array<char, 65536> bytes{};
   while (received.size() <= kControlResponseMaxBytes) {
     TARNFS_TRY(wait_for_events(socket, POLLIN, deadline));
     const ssize_t count = ::recv(socket.number(), bytes.data(), bytes.size(), 0);
@@ -139,7 +139,7 @@ Result<std::string> canonical_path(const std::string& path) {
   const Descriptor opened(::open(path.c_str(), O_PATH | O_CLOEXEC));
   if (!opened) return Error(ErrorCode::kNotFound, path + ": " + std::strerror(errno));
   const std::string link = "/proc/self/fd/" + std::to_string(opened.number());
-  std::array<char, PATH_MAX> target;
+  std::array<char, PATH_MAX> target{};
   const ssize_t length = ::readlink(link.c_str(), target.data(), target.size());
   if (length < 0) return Error(ErrorCode::kIo, path + ": " + std::strerror(errno));
   return std::string(target.data(), static_cast<std::size_t>(length));

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
-#include <ranges>
 #include <sstream>
 
 namespace tarnfs {
@@ -65,12 +64,10 @@ std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, 
 }
 
 std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, const std::string& mountpoint) {
-  for (const MountEntry& entry : table | std::views::reverse) {
-    if (entry.mountpoint != mountpoint) continue;
-    if (entry.type == kType) return entry;
-    return std::nullopt;
-  }
-  return std::nullopt;
+  const auto seen = std::find_if(table.rbegin(), table.rend(),
+                                 [&](const MountEntry& entry) { return entry.mountpoint == mountpoint; });
+  if (seen == table.rend() || seen->type != kType) return std::nullopt;
+  return *seen;
 }
 
 }  // namespace tarnfs

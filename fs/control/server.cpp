@@ -168,7 +168,7 @@ void Server::accept_clients() {
 }
 
 void Server::receive(Client& client) {
-  std::array<char, 4096> bytes;
+  std::array<char, 4096> bytes{};
   const ssize_t count = ::recv(client.socket.number(), bytes.data(), bytes.size(), 0);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (count <= 0) {

@@ -26,13 +26,13 @@ constexpr std::array<std::string_view, 27> kIgnored = {
 constexpr std::array<std::string_view, 8> kIgnoredPrefixes = {
     "x-", "X-", "comment=", "user=", "uhelper=", "helper=", "fsname=", "subtype="};
 
-template <std::size_t N>
-bool is_one_of(const std::array<std::string_view, N>& all, std::string_view option) {
+template <std::size_t kCount>
+bool is_one_of(const std::array<std::string_view, kCount>& all, std::string_view option) {
   return std::find(all.begin(), all.end(), option) != all.end();
 }
 
-template <std::size_t N>
-bool has_prefix_of(const std::array<std::string_view, N>& all, std::string_view option) {
+template <std::size_t kCount>
+bool has_prefix_of(const std::array<std::string_view, kCount>& all, std::string_view option) {
   return std::any_of(all.begin(), all.end(), [option](std::string_view p) { return option.starts_with(p); });
 }
 

@@ -50,7 +50,9 @@ Result<std::span<const std::byte>> data_of(fuse_bufvec& data) {
     return std::as_bytes(std::span<const char>(static_cast<const char*>(first.mem) + data.off, size - data.off));
   }
   const std::span<std::byte> buffer = thread_buffer(size);
-  fuse_bufvec copy = FUSE_BUFVEC_INIT(size);
+  fuse_bufvec copy{};
+  copy.count = 1;
+  copy.buf[0].size = size;
   copy.buf[0].mem = buffer.data();
   const ssize_t copied = fuse_buf_copy(&copy, &data, FUSE_BUF_NO_SPLICE);
   if (copied < 0) return Error(ErrorCode::kIo, "receive the data of a write");

@@ -99,7 +99,7 @@ void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, 
         const std::string name(listed.name);
         const std::size_t bytes = fuse_add_direntry_plus(request, nullptr, 0, name.c_str(), nullptr, 0);
         if (bytes > listing.free_bytes()) return false;
-        fuse_entry_param entry;
+        fuse_entry_param entry{};
         if (!fill_entry(front_end, listed, entry)) return true;
         if (entry.ino != 0) looked_up.push_back(inode_of(entry.ino));
         fuse_add_direntry_plus(request, listing.free_space(), listing.free_bytes(), name.c_str(), &entry,

@@ -1,9 +1,10 @@
+#include <fcntl.h>
 #include <fuse_log.h>
 #include <pthread.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#include <atomic>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -68,6 +69,12 @@ Status check_mountpoint(const std::string& path) {
     return Error(ErrorCode::kInvalid, "mount on " + path + ": not a directory; give one that exists");
   }
   return {};
+}
+
+bool is_mount_root(const std::string& path) {
+  struct statx found {};
+  return ::statx(AT_FDCWD, path.c_str(), AT_NO_AUTOMOUNT, 0, &found) == 0 &&
+         (found.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
 void ask_for(fuse_conn_info& connection, unsigned capability, bool wanted) {
@@ -256,8 +263,8 @@ void FuseSession::close_session() {
     while (invalidations_ > 0) changed_.wait(mutex_);
     detached = detached_;
   }
-  // Takes the mount away if it is still there; it must not take away another one at the same place.
-  if (!detached) fuse_session_unmount(session_);
+  // Takes the mount away if it is still there; it must not take away another one that came to the same place.
+  if (!detached || !is_mount_root(options_.mountpoint)) fuse_session_unmount(session_);
   fuse_session_destroy(session_);
 }
 

@@ -180,9 +180,11 @@ TEST_CASE("many clients at once") {
   Directory directory;
   const auto server = start(directory.at("a.sock"), echo_command());
   std::vector<Descriptor> idle;
+  idle.reserve(40);
   for (int i = 0; i < 40; ++i) idle.push_back(std::move(*connect_to(server->path())));
   std::atomic<int> answered{0};
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 50; ++i) {

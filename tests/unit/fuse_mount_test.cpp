@@ -136,7 +136,8 @@ TEST_CASE("names: files, directories, links, special files, renames") {
   CHECK(stat_at(m.at("a")).st_ino == stat_at(m.at("d/a2")).st_ino);
   REQUIRE(::mknod(m.at("null").c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0);
   CHECK(stat_at(m.at("null")).st_rdev == makedev(1, 3));
-  Descriptor(m.at("null"), O_WRONLY);
+  const Descriptor null(m.at("null"), O_WRONLY);
+  CHECK(null >= 0);
   REQUIRE(::mkfifo(m.at("fifo").c_str(), 0600) == 0);
   CHECK(S_ISFIFO(stat_at(m.at("fifo")).st_mode));
 
@@ -426,6 +427,7 @@ TEST_CASE("many threads at once") {
   if (!can_mount()) return;
   Mounted m;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<int> failures{0};
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
