@@ -40,7 +40,7 @@ Status StagedDevice::read(Address first, std::span<std::byte> out) {
   // memory is not used again.
   auto before = view();
   for (;;) {
-    const Status status = read_through(*before, first, out);
+    Status status = read_through(*before, first, out);
     auto after = view();
     if (before == after) return status;
     before = std::move(after);
