@@ -4,6 +4,7 @@
 #include <array>
 
 #include "fs/control/text.h"
+#include "mirror/channel/zmq_channel.h"
 
 namespace tarnfs {
 namespace {
@@ -81,6 +82,8 @@ Status check_choice(std::string_view option, std::string_view value, std::string
 Status set_valued(MountOptions& options, std::string_view option, std::string_view name, std::string_view value) {
   if (value.empty()) return wrong(option, "it needs a value");
   if (name == "mirror") {
+    if (const Status url = check_connect_url(std::string(value)); !url.ok())
+      return wrong(option, url.error().message());
     options.mirrors.emplace_back(value);
     return {};
   }

@@ -158,7 +158,9 @@ int main_with(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitClean : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    fmt::print(stderr, "fsck.tarnfs: {}; see fsck.tarnfs --help\n", error.what());
+    return kExitUsage;
   }
   return run(arguments);
 }
