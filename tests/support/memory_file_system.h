@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <string>
@@ -113,6 +114,7 @@ class MemoryFileSystem final : public FileSystem {
     TARNFS_ASSERT(inode == kRootDirectory || found->second.lookups >= count);
     found->second.lookups -= std::min(found->second.lookups, count);
     if (found->second.lookups == 0 && found->second.attributes.link_count == 0) nodes_.erase(found);
+    forgotten_.notify_all();
   }
 
   Result<Attributes> attributes(InodeNumber inode) override {
@@ -287,6 +289,15 @@ class MemoryFileSystem final : public FileSystem {
     MutexLock lock(mutex_);
     return nodes_.size();
   }
+  // The kernel sends its forgets after the call that caused them has returned. False when the count does not come.
+  bool wait_for_node_count(std::size_t count) {
+    constexpr std::chrono::seconds kPatience{60};
+    MutexLock lock(mutex_);
+    while (nodes_.size() != count) {
+      if (!forgotten_.wait_for(mutex_, kPatience)) return false;
+    }
+    return true;
+  }
   std::uint64_t fsync_count() const {
     MutexLock lock(mutex_);
     return fsync_count_;
@@ -353,6 +364,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   mutable Mutex mutex_;
+  Condition forgotten_;
   std::map<std::uint64_t, Node> nodes_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t next_inode_ TARNFS_GUARDED_BY(mutex_) = 16;
   std::uint64_t next_cookie_ TARNFS_GUARDED_BY(mutex_) = 3;

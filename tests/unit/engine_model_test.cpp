@@ -48,7 +48,9 @@ class RandomRun {
 
   void check_all(const Model& expected) {
     std::size_t seen = 0;
-    for (const auto& [path, content] : expected) {
+    for (const auto& entry : expected) {
+      const std::string& path = entry.first;
+      const std::string& content = entry.second;
       const auto inode = find(path);
       INFO(path);
       REQUIRE(inode.has_value());

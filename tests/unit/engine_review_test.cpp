@@ -177,7 +177,7 @@ TEST_CASE("a full volume can be made less full by cutting a file to any size") {
   TestVolume test(2048);
   const InodeNumber big = test.make(kRootDirectory, "big");
   const InodeNumber small = test.make(kRootDirectory, "small");
-  REQUIRE(test.write(small, 0, std::string(100 * 4096, 's')).ok());
+  REQUIRE(test.write(small, 0, std::string(100 * kBlockSize, 's')).ok());
   std::uint64_t written = 0;
   while (test.write(big, written, std::string(4096, 'b')).ok()) written += 4096;
   AttributeChanges cut;
@@ -230,7 +230,7 @@ TEST_CASE("a pin that was given up protects again once it is moved to a newer ro
   REQUIRE(test.volume->unlink(kRootDirectory, "big").ok());
   test.volume->forget(big, 1);
   const InodeNumber kept = test.make(kRootDirectory, "kept");
-  REQUIRE(test.write(kept, 0, std::string(400 * 4096, 'k')).ok());
+  REQUIRE(test.write(kept, 0, std::string(400 * kBlockSize, 'k')).ok());
   REQUIRE(test.volume->consistency_point().ok());
   test.volume->move_pin(pin, Cp{test.volume->newest_root().cp});
   const std::uint64_t free_blocks = test.volume->usage().free_blocks;
@@ -297,7 +297,7 @@ TEST_CASE("a damaged node of one file does not stop the volume") {
   TestVolume test(4096);
   const InodeNumber bad = test.make(kRootDirectory, "bad");
   const InodeNumber good = test.make(kRootDirectory, "good");
-  REQUIRE(test.write(bad, 0, std::string(200 * 4096, 'b')).ok());
+  REQUIRE(test.write(bad, 0, std::string(200 * kBlockSize, 'b')).ok());
   REQUIRE(test.volume->consistency_point().ok());
   test.reopen();
   const auto nodes = leaf_nodes(*test.device);
@@ -357,6 +357,7 @@ TEST_CASE("one damaged root slot with another version does not hide the good one
 TEST_CASE("a mirror is told of inodes that are gone") {
   TestVolume primary;
   std::vector<InodeNumber> files;
+  files.reserve(64);
   for (int i = 0; i < 64; ++i) files.push_back(primary.make(kRootDirectory, std::to_string(i)));
   for (const InodeNumber file : files) primary.volume->forget(file, 1);
   REQUIRE(primary.volume->consistency_point().ok());
@@ -377,7 +378,7 @@ TEST_CASE("a mirror is told of inodes that are gone") {
 TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new one is already shown by the device") {
   TestVolume primary;
   const InodeNumber file = primary.make(kRootDirectory, "file");
-  REQUIRE(primary.write(file, 0, std::string(4 * 4096, 'o')).ok());
+  REQUIRE(primary.write(file, 0, std::string(4 * kBlockSize, 'o')).ok());
   REQUIRE(primary.volume->consistency_point().ok());
   HookedDevice device(*primary.device);
   VolumeOptions options;

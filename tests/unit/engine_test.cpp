@@ -100,7 +100,7 @@ TEST_CASE("holes: punching, seeking and sparse files of 16 TiB") {
   const InodeNumber file = test.make(kRootDirectory, "sparse");
   const std::uint64_t far = (std::uint64_t{16} << 40) - 4096;
   REQUIRE(test.write(file, far, std::string(4096, 'z')).ok());
-  REQUIRE(test.write(file, 0, std::string(3 * 4096, 'a')).ok());
+  REQUIRE(test.write(file, 0, std::string(3 * kBlockSize, 'a')).ok());
   FallocateOptions punch;
   punch.keep_size = punch.punch_hole = true;
   REQUIRE(test.volume->fallocate(file, 4096, 4096, punch).ok());
@@ -304,6 +304,7 @@ TEST_CASE("operations go on from many threads beside consistency points") {
   constexpr int kThreads = 4;
   constexpr int kFiles = 300;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       const InodeNumber directory = test.make(kRootDirectory, "t" + std::to_string(t), S_IFDIR | 0755);

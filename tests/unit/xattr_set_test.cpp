@@ -74,7 +74,7 @@ TEST_CASE("limits of name, value and set") {
   REQUIRE(set.set(std::string(255, 'n'), bytes_of(value), XattrMode::kCreate).ok());
   for (int i = 0; i < 14; ++i) REQUIRE(set.set(fmt::format("user.{}", i), bytes_of(value), XattrMode::kCreate).ok());
   CHECK(code_of(set.set("user.last", bytes_of(value), XattrMode::kCreate)) == ErrorCode::kNoSpace);
-  const std::size_t left = kXattrSetMaxBytes - (set.serialised_bytes() - sizeof(XattrHeader) - 15 * 8) - 9;
+  const std::size_t left = kXattrSetMaxBytes - (set.serialised_bytes() - sizeof(XattrHeader) - std::size_t{15} * 8) - 9;
   CHECK(code_of(set.set("user.last", bytes_of(value.substr(0, left + 1)), XattrMode::kCreate)) == ErrorCode::kNoSpace);
   REQUIRE(set.set("user.last", bytes_of(value.substr(0, left)), XattrMode::kCreate).ok());
   CHECK(code_of(set.set("user.last", bytes_of(value.substr(0, left + 1)), XattrMode::kReplace)) == ErrorCode::kNoSpace);
