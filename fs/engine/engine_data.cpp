@@ -57,7 +57,7 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
   TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
   ReadLock lock(inode->mutex);
   if (inode->deleted) return Error(ErrorCode::kStale);
-  const InodeRecord& record = inode->record;
+  const InodeRecord record = inode->record;
   TARNFS_TRY(check_regular(record));
   if (offset_bytes >= record.size_bytes) return plan;
   plan.length_bytes = std::min<std::uint64_t>(out.size(), record.size_bytes - offset_bytes);
@@ -252,7 +252,9 @@ Status Engine::zero_range(Operation& op, Inode& inode, std::uint64_t first_byte,
     PageRef page;
   };
   std::vector<Edge> edges;
-  const auto add_edge = [&](std::uint64_t index, std::uint64_t from, std::uint64_t to) -> Status {
+  // Called below, with the inode's lock held.
+  const auto add_edge = [&](std::uint64_t index, std::uint64_t from, std::uint64_t to)
+                            TARNFS_NO_THREAD_SAFETY_ANALYSIS -> Status {
     TARNFS_ASSIGN(PagePlace place, find_page(op, inode, index));
     if (!place.page && place.pointer.is_hole()) return {};
     TARNFS_ASSIGN(PageRef page, page_in_memory(op, inode, index));
