@@ -29,7 +29,12 @@ class HookedDevice final : public BlockDevice {
   std::string name() const override { return "hooked"; }
   std::uint64_t size_blocks() const override { return base_.size_blocks(); }
   Status read(Address first, std::span<std::byte> out) override {
-    if (auto act = std::exchange(before_read, nullptr)) act(first);
+    std::function<void(Address)> act;
+    {
+      MutexLock lock(mutex_);
+      act = std::exchange(before_read_, nullptr);
+    }
+    if (act) act(first);
     TARNFS_TRY(base_.read(first, out));
     for (std::size_t done = 0; done < out.size(); done += kBlockSize, ++first.value) {
       if (replaced.contains(first.value)) std::memset(out.data() + done, 'N', kBlockSize);
@@ -41,20 +46,37 @@ class HookedDevice final : public BlockDevice {
     return base_.read(address, out);
   }
   Status write(Address first, std::span<const PageRef> pages) override {
-    calls += 'w';
+    note('w');
     return base_.write(first, pages);
   }
   Status flush() override {
-    calls += 'f';
+    note('f');
     return base_.flush();
   }
 
-  std::function<void(Address)> before_read;  // once
-  std::set<std::uint64_t> replaced;
-  std::string calls;
+  // Acts once, before the next read.
+  void before_next_read(std::function<void(Address)> act) {
+    MutexLock lock(mutex_);
+    before_read_ = std::move(act);
+  }
+  // 'w' and 'f' for each write and flush, in order.
+  std::string calls() {
+    MutexLock lock(mutex_);
+    return calls_;
+  }
+
+  std::set<std::uint64_t> replaced;  // set while nobody reads
 
  private:
+  void note(char call) {
+    MutexLock lock(mutex_);
+    calls_ += call;
+  }
+
   MemoryBlockDevice& base_;
+  Mutex mutex_;
+  std::function<void(Address)> before_read_ TARNFS_GUARDED_BY(mutex_);
+  std::string calls_ TARNFS_GUARDED_BY(mutex_);
 };
 
 // The addresses of indirect blocks whose children stand in a row.
@@ -92,7 +114,7 @@ TEST_CASE("a metadata block that is freed and reused while an operation loads it
   REQUIRE(test.volume->consistency_point().ok());  // orphans are loaded
   REQUIRE(test.volume->attributes(directory).ok());
   bool reused = false;
-  device.before_read = [&](Address address) {
+  device.before_next_read([&](Address address) {
     PageRef before = PageRef::uninitialised();
     PageRef now = PageRef::uninitialised();
     REQUIRE(test.device->read(address, before.mutable_bytes()).ok());
@@ -103,7 +125,7 @@ TEST_CASE("a metadata block that is freed and reused while an operation loads it
       REQUIRE(test.device->read(address, now.mutable_bytes()).ok());
       reused = std::memcmp(now.data(), before.data(), kBlockSize) != 0;
     }
-  };
+  });
   const auto found = test.volume->lookup(directory, "file");
   CHECK(reused);
   CHECK_MESSAGE(found.ok(), (found.ok() ? "" : found.error().describe()));
@@ -337,7 +359,7 @@ TEST_CASE("the root that a mount starts from is made durable before its blocks' 
   test.volume = Volume::open(device, test.options).value();
   test.make(kRootDirectory, "file");
   REQUIRE(test.volume->consistency_point().ok());
-  CHECK(device.calls.front() == 'f');
+  CHECK(device.calls().front() == 'f');
 }
 
 TEST_CASE("one damaged root slot with another version does not hide the good ones") {
