@@ -154,7 +154,8 @@ void Primary::wait_for_end(const Descriptor& signals) {
 
 // Returns once the mount is gone.
 void Primary::obey_signal(const Descriptor& signals) {
-  Status unmounted = mount_->unmount(false);
+  const bool with_entry = ::geteuid() == 0 && unmount_registered(mountpoint_);
+  Status unmounted = with_entry ? Status() : mount_->unmount(false);
   if (unmounted.ok()) {
     mount_->wait();
     return;

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <vector>
 
 namespace tarnfs {
 namespace {
@@ -41,24 +42,34 @@ class SpawnSettings {
   posix_spawn_file_actions_t files_{};
 };
 
+// Runs the program in silence; its exit code.
+Result<int> run(std::vector<const char*> words) {
+  words.push_back(nullptr);
+  const std::array<const char*, 2> environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", nullptr};
+  const SpawnSettings settings;
+  pid_t child = 0;
+  const int failed = ::posix_spawn(&child, words.front(), settings.files(), settings.attributes(),
+                                   const_cast<char**>(words.data()), const_cast<char**>(environment.data()));
+  if (failed != 0) return Error(ErrorCode::kUnsupported, std::string("run ") + words[0] + ": " + std::strerror(failed));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 }  // namespace
 
 // A fake mount only writes the tables. It needs an option that the tables keep, as they do all that begin with x-.
 Status register_for_umount(const std::string& image, const std::string& mountpoint) {
-  const std::array<const char*, 11> words = {"mount",       "-i", "-f",       "--no-canonicalize", "-t",
-                                             "fuse.tarnfs", "-o", "x-tarnfs", image.c_str(),       mountpoint.c_str(),
-                                             nullptr};
-  const std::array<const char*, 2> environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", nullptr};
-  const SpawnSettings settings;
-  pid_t child = 0;
-  const int failed = ::posix_spawn(&child, "/bin/mount", settings.files(), settings.attributes(),
-                                   const_cast<char**>(words.data()), const_cast<char**>(environment.data()));
-  if (failed != 0) return Error(ErrorCode::kUnsupported, std::string("run mount(8): ") + std::strerror(failed));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  TARNFS_ASSIGN(const int code, run({"/bin/mount", "-i", "-f", "--no-canonicalize", "-t", "fuse.tarnfs", "-o",
+                                     "x-tarnfs", "--", image.c_str(), mountpoint.c_str()}));
+  if (code == 0) return {};
   return Error(ErrorCode::kUnsupported, "mount(8) did not register " + mountpoint + " for umount(8)");
+}
+
+bool unmount_registered(const std::string& mountpoint) {
+  const auto code = run({"/bin/umount", "-i", "--no-canonicalize", "--", mountpoint.c_str()});
+  return code.ok() && *code == 0;
 }
 
 }  // namespace tarnfs
