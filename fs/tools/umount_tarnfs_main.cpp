@@ -1,7 +1,10 @@
 // umount.fuse.tarnfs: called by umount(8). Returns when the daemon has taken its last consistency point and gone.
+#include <spawn.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -45,13 +48,25 @@ Descriptor daemon_to_wait_for(const MountEntry& entry) {
   return process_with_open_file("tarnfs", entry.source);
 }
 
+// Whoever is not root unmounts what is his through a program that is; it tells its own errors.
+Status call_fusermount(const MountEntry& entry, bool lazily) {
+  const std::array<const char*, 5> words = {"fusermount3", lazily ? "-uz" : "-u", "--", entry.mountpoint.c_str(),
+                                            nullptr};
+  pid_t child = 0;
+  const int failed = ::posix_spawnp(&child, words[0], nullptr, nullptr, const_cast<char**>(words.data()), environ);
+  if (failed != 0) return Error(ErrorCode::kUnsupported, std::string("run fusermount3: ") + std::strerror(failed));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  return Error(ErrorCode::kNotPermitted, entry.mountpoint + ": fusermount3 did not unmount it");
+}
+
 Status take_away(const MountEntry& entry, const Arguments& arguments) {
   const int flags = UMOUNT_NOFOLLOW | (arguments.lazy ? MNT_DETACH : 0) | (arguments.force ? MNT_FORCE : 0);
   if (::umount2(entry.mountpoint.c_str(), flags) == 0) return {};
   const int number = errno;
-  if (number == EPERM && ::geteuid() != 0) {
-    ::execlp("fusermount3", "fusermount3", arguments.lazy ? "-uz" : "-u", "--", entry.mountpoint.c_str(), nullptr);
-  }
+  if (number == EPERM && ::geteuid() != 0) return call_fusermount(entry, arguments.lazy);
   const std::string advice = number == EBUSY ? "; close what is open there, or give -l" : "";
   return Error(number == EBUSY ? ErrorCode::kBusy : ErrorCode::kNotPermitted,
                entry.mountpoint + ": " + std::strerror(number) + advice);
