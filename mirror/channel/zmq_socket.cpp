@@ -34,10 +34,23 @@ std::string unique_monitor_address() {
   return "inproc://monitor-" + std::to_string(next.fetch_add(1));
 }
 
+// What a frame keeps alive while libzmq has its bytes. libzmq hands it to its I/O thread with ordering of its own; the
+// atomic repeats that where the compiler, and a tool that cannot look into libzmq, see it.
+struct SharedFrame {
+  std::shared_ptr<const void> owner;
+  std::atomic<bool> handed_over{false};
+};
+
+void release_frame(void* /*bytes*/, void* hint) {
+  auto* shared = static_cast<SharedFrame*>(hint);
+  TARNFS_ASSERT(shared->handed_over.load(std::memory_order_acquire));
+  delete shared;
+}
+
 zmq::message_t share(const Frame& frame) {
-  auto* owner = new std::shared_ptr<const void>(frame.owner);
-  return {const_cast<std::byte*>(frame.bytes.data()), frame.bytes.size(),
-          [](void*, void* hint) { delete static_cast<std::shared_ptr<const void>*>(hint); }, owner};
+  auto* shared = new SharedFrame{.owner = frame.owner};
+  shared->handed_over.store(true, std::memory_order_release);
+  return {const_cast<std::byte*>(frame.bytes.data()), frame.bytes.size(), &release_frame, shared};
 }
 
 }  // namespace
