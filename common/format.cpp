@@ -28,6 +28,14 @@ Status check_version(std::uint32_t version) {
                                              "; use a matching release of tarnfs");
 }
 
+bool is_journal_possible(const Superblock& superblock) {
+  if (superblock.journal_blocks == 0) return true;
+  const std::uint64_t end = end_of_data_blocks(superblock.size_blocks);
+  return superblock.journal_blocks >= kJournalBlocksMin && superblock.journal_blocks <= kJournalBlocksMax &&
+         superblock.journal_first >= kFirstDataBlock && superblock.journal_first <= end &&
+         superblock.journal_blocks <= end - superblock.journal_first;
+}
+
 }  // namespace
 
 std::string_view label_of(const Superblock& superblock) {
@@ -70,6 +78,7 @@ Result<Superblock> check_superblock(std::span<const std::byte, kBlockSize> block
       superblock.size_blocks > kVolumeBlocksMax) {
     return Error(ErrorCode::kCorrupt, "the superblock has impossible sizes");
   }
+  if (!is_journal_possible(superblock)) return Error(ErrorCode::kCorrupt, "the superblock has an impossible journal");
   return superblock;
 }
 

@@ -27,13 +27,15 @@ namespace tarnfs {
 
 static_assert(std::endian::native == std::endian::little, "the structures on disk are little-endian");
 
-inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::uint32_t kFormatVersion = 2;
 inline constexpr std::uint64_t kSuperblockMagic = 0x315346'4e524154ULL;  // "TARNFS1" in bytes
 inline constexpr std::uint64_t kRootMagic = 0x544f4f52'4e524154ULL;      // "TARNROOT" in bytes
 inline constexpr std::uint64_t kRootSlotsPerEnd = 16;
 inline constexpr std::uint64_t kRootSlots = 2 * kRootSlotsPerEnd;
 inline constexpr std::uint64_t kVolumeBlocksMin = 1024;                    // 4 MiB
 inline constexpr std::uint64_t kVolumeBlocksMax = std::uint64_t{1} << 40;  // 4 PiB
+inline constexpr std::uint64_t kJournalBlocksMin = 64;
+inline constexpr std::uint64_t kJournalBlocksMax = 16384;  // 64 MiB
 inline constexpr std::size_t kPointersPerNode = 128;
 inline constexpr unsigned kNodeShift = 7;
 inline constexpr std::size_t kPointersPerInode = 4;
@@ -111,10 +113,13 @@ struct Superblock {
   std::array<char, 64> label{};  // UTF-8, padded with zeros
   std::int64_t created_seconds = 0;
   std::uint64_t name_hash_seed = 0;
-  std::array<std::uint8_t, kBlockSize - 120 - 8> reserved{};
+  std::uint64_t journal_first = 0;   // address of the intent journal, inside the data area
+  std::uint64_t journal_blocks = 0;  // 0: none
+  std::array<std::uint8_t, kBlockSize - 136 - 8> reserved{};
   std::uint64_t checksum = 0;  // of the bytes before it
 };
-static_assert(sizeof(Superblock) == kBlockSize && offsetof(Superblock, checksum) == kBlockSize - 8);
+static_assert(sizeof(Superblock) == kBlockSize && offsetof(Superblock, journal_first) == 120 &&
+              offsetof(Superblock, checksum) == kBlockSize - 8);
 
 struct HistoryEntry {
   std::array<std::uint8_t, 16> epoch{};
@@ -139,7 +144,10 @@ struct RootBlock {
   std::uint64_t inode_count = 0;        // inodes in use, without reserved and attribute inodes
   std::uint64_t next_inode = 0;         // the smallest number never given out
   std::uint64_t allocation_cursor = 0;  // where the allocator goes on: a hint
-  std::array<std::uint8_t, 136> reserved2{};
+  std::uint64_t journal_sequence = 1;   // of the first journal batch that may hold what this root has not
+  std::uint64_t journal_block = 0;      // where that batch is or will be, in blocks from the start of the journal
+  std::uint64_t journal_chain = 0;      // the checksum of the batch before it; 0 when there is none
+  std::array<std::uint8_t, 112> reserved2{};
   InodeRecord inode_file;
   InodeRecord free_map;
   std::array<HistoryEntry, kHistoryMax> history{};

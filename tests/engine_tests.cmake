@@ -1,3 +1,5 @@
 tarnfs_unit_test(engine_test LINKS common fs/storage fs/engine fs/check)
 tarnfs_unit_test(engine_model_test LINKS common fs/storage fs/engine fs/check)
 tarnfs_unit_test(engine_review_test LINKS common fs/storage fs/engine fs/check)
+tarnfs_unit_test(journal_test LINKS common fs/journal)
+tarnfs_unit_test(engine_journal_test LINKS common fs/storage fs/engine fs/check)

@@ -94,6 +94,8 @@ void check_orphan_file(CheckState& state, const InodeRecord& record, Cp birth_ma
 void check_directories(CheckState& state);
 // The links, parents, loops, orphans and attribute inodes that the passes before have counted.
 void check_links(CheckState& state);
+// The journal's blocks and what stands in them. Before the free map.
+void check_journal(CheckState& state);
 // The free map against the blocks in use.
 void check_free_map(CheckState& state);
 

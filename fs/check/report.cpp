@@ -64,6 +64,8 @@ std::string_view name_of(ProblemKind kind) {
       return "free_map";
     case ProblemKind::kUsedBlocks:
       return "used_blocks";
+    case ProblemKind::kJournal:
+      return "journal";
   }
   return "unknown";
 }

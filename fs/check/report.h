@@ -54,6 +54,7 @@ enum class ProblemKind {
   kLeaked,         // a block that nothing refers to is used in the free map
   kFreeMap,        // the free map marks a block outside the data area
   kUsedBlocks,     // RootBlock::used_blocks
+  kJournal,        // the journal is damaged
 };
 
 enum class Severity { kWarning, kError };
@@ -81,6 +82,8 @@ struct CheckCounters {
   std::uint64_t data_blocks = 0;  // of all trees
   std::uint64_t node_blocks = 0;
   std::uint64_t reachable_blocks = 0;
+  std::uint64_t journal_batches = 0;  // that follow the newest root
+  std::uint64_t journal_records = 0;  // of them, that the next mount does again
 };
 
 struct CheckReport {

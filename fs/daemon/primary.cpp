@@ -220,6 +220,7 @@ Result<std::string> Primary::answer_status() {
   report.size_bytes = status.root.size_blocks * kBlockSize;
   report.used_bytes = status.root.used_blocks * kBlockSize;
   report.dirty_bytes = status.dirty_bytes;
+  report.journal_used_bytes = status.journal_used_bytes;
   report.errors = status.error_count;
   report.read_only = options_.read_only || status.stopped;
   report.closing = closing_;

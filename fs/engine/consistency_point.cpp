@@ -30,6 +30,7 @@ bool ConsistencyPoint::close_generation(bool force) {
   if (anything) {
     generation_ = engine_.open_generation_++;
     root_ = engine_.newest_root();
+    if (engine_.journal_ != nullptr) set_journal_start(root_, engine_.journal_->head());
     root_.next_inode = engine_.next_inode_.load();
     root_.inode_count = engine_.inode_count_.load();
   }
@@ -39,6 +40,7 @@ bool ConsistencyPoint::close_generation(bool force) {
   if (!anything) return false;
   root_.previous_checksum = root_.checksum;
   root_.cp += 1;
+  TARNFS_ASSERT(root_.cp == generation_);
   return true;
 }
 
@@ -164,6 +166,7 @@ Status ConsistencyPoint::publish() {
   root_.time_seconds = now.seconds;
   root_.time_nanoseconds = now.nanoseconds;
   seal(root_);
+  if (engine_.stopped_) return Error(ErrorCode::kIo, "the volume stopped");  // a failed write to the journal
   return publish_root(engine_.device_, root_);
 }
 
@@ -173,6 +176,9 @@ void ConsistencyPoint::install() {
     WriteLock lock(engine.root_mutex_);
     engine.root_ = root_;
   }
+  engine.published_cp_ = root_.cp;
+  engine.name_log_.drop_up_to(Cp{root_.cp});
+  if (engine.journal_ != nullptr) engine.journal_->release(journal_start_of(root_));
   for (std::size_t i = 0; i < inodes_.size(); ++i) {
     WriteLock lock(inodes_[i]->mutex);
     if (inodes_[i]->record.layout != kInodeInlineTarget) store_tree(inodes_[i]->record, frozen_[i]->written_tree);

@@ -46,12 +46,13 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
     if (const Status fields = check_free_map_fields(root); !fields.ok()) return fields.error().in(device.name());
   }
   if (options.mode == VolumeMode::kReadWrite) {
-    // The newest root may have been written but not flushed when its writer died. What it freed is reused from now on,
-    // so it must not vanish any more.
+    // The newest root and the end of the journal may have been written but not flushed when their writer died. What
+    // is done from now on rests on them, so they must not vanish any more.
     TARNFS_TRY(device.flush());
   }
   auto engine = std::make_unique<Engine>(device, options, superblock, root);
-  if (options.mode == VolumeMode::kReadWrite) engine->start();
+  if (options.mode != VolumeMode::kMirror) TARNFS_TRY(engine->recover());
+  if (options.mode == VolumeMode::kReadWrite) TARNFS_TRY(engine->start());
   return std::unique_ptr<Volume>(std::move(engine));
 }
 
@@ -63,7 +64,9 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
       cache_(device, options.cache_limit_bytes),
       inodes_(std::max(kInodesInMemoryMin, options.cache_limit_bytes / 4 / kBytesPerCachedInode)),
       root_(root),
+      published_cp_(root.cp),
       size_blocks_(root.size_blocks),
+      open_generation_(root.cp + 1),
       next_inode_(std::max(root.next_inode, kFirstFreeInode.value)),
       inode_count_(root.inode_count) {
   if (options.mode != VolumeMode::kReadWrite) return;
@@ -83,8 +86,9 @@ Engine::~Engine() {
   if (cp_thread_.joinable()) cp_thread_.join();
 }
 
-void Engine::start() {
+Status Engine::start() {
   cp_thread_ = std::thread([this] { run_cp_thread(); });
+  return replayed_records_ > 0 ? request_cp(true) : Status();
 }
 
 Status Engine::close() {
@@ -112,11 +116,8 @@ Status Engine::before_change(Intent intent) {
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
   const auto dirty_pages = [this] { return dirty_pages_[0].load() + dirty_pages_[1].load(); };
   if (dirty_pages() >= limit_pages / 4) {
+    want_cp_soon();
     MutexLock lock(cp_mutex_);
-    if (!cp_wanted_soon_) {
-      cp_wanted_soon_ = true;
-      cp_changed_.notify_all();
-    }
     if (intent == Intent::kOptional && dirty_pages() >= limit_pages) return Error(ErrorCode::kNoSpace);
     while (waits(intent) && dirty_pages() >= limit_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
   }
@@ -204,6 +205,10 @@ VolumeStatus Engine::status() {
   status.dirty_bytes =
       static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages_[0].load() + dirty_pages_[1].load())) *
       kBlockSize;
+  if (journal_ != nullptr) {
+    status.journal_size_bytes = journal_->size_blocks() * kBlockSize;
+    status.journal_used_bytes = journal_->used_blocks() * kBlockSize;
+  }
   status.cache_bytes = cache_.used_bytes();
   status.cp_count = cp_count_.load();
   status.error_count = error_count_.load();

@@ -1,8 +1,9 @@
 // The engine: a volume's operations in memory, and its consistency points.
 //
 // Purpose: the implementation of Volume. Operations stand in engine_names.cpp, engine_attributes.cpp, engine_data.cpp,
-// engine_xattrs.cpp and engine_listing.cpp; consistency_point.cpp writes what they changed; engine_mirror.cpp is what
-// replication and a mirror's read-only mount need.
+// engine_xattrs.cpp and engine_listing.cpp; engine_journal.cpp makes changes durable for fsync,
+// engine_recovery.cpp does them again after a crash; consistency_point.cpp writes what operations changed;
+// engine_mirror.cpp is what replication and a mirror's read-only mount need.
 //
 // Invariants:
 //   1. An operation changes memory only, inside the gate, under the locks of the inodes it touches, and has had the
@@ -11,6 +12,7 @@
 //   3. One consistency point runs at a time, on its own thread. What it publishes is the state at one moment: when it
 //      closed the gate.
 //   4. After a failed write or flush no root is published, and nothing is changed any more.
+//   5. An operation's generation is the number of the consistency point that will have it.
 //
 // Thread safety: all public functions may be called from any thread. Lock order: LOCKS.md.
 // Ownership: owns caches and threads; device, clock and feed belong to the caller and outlive it.
@@ -28,6 +30,7 @@
 #include "common/mutex.h"
 #include "fs/engine/block_writer.h"
 #include "fs/engine/generation_gate.h"
+#include "fs/engine/group_commit.h"
 #include "fs/engine/inode.h"
 #include "fs/engine/inode_cache.h"
 #include "fs/engine/lookup_counts.h"
@@ -36,6 +39,9 @@
 #include "fs/engine/space_ledger.h"
 #include "fs/engine/volume.h"
 #include "fs/engine/xattr_set.h"
+#include "fs/journal/journal_reader.h"
+#include "fs/journal/journal_writer.h"
+#include "fs/journal/name_log.h"
 #include "fs/storage/block_cache.h"
 #include "fs/tree/free_map.h"
 
@@ -46,8 +52,10 @@ class Engine final : public Volume {
   Engine(BlockDevice& device, const VolumeOptions& options, const Superblock& superblock, const RootBlock& root);
   ~Engine() override;
 
-  // Starts the threads of a read-write volume.
-  void start();
+  // Does again what the journal has beyond the root. Before start().
+  Status recover();
+  // Starts the threads of a read-write volume, and takes a consistency point of what was recovered.
+  Status start();
 
   // FileSystem.
   Result<Attributes> lookup(InodeNumber parent, std::string_view name) override;
@@ -111,6 +119,7 @@ class Engine final : public Volume {
     kChange,        // needs space, waits while too much is dirty
     kDeletion,      // a change that gives space back: may use the deletion reserve
     kOptional,      // a change that is left out when there is no space or too much is dirty
+    kReplay,        // a change of before a crash: was promised its space then
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
   static bool waits(Intent intent) { return intent == Intent::kChange || intent == Intent::kDeletion; }
@@ -135,6 +144,8 @@ class Engine final : public Volume {
   struct NodeDraft {
     InodeRecord record;
     XattrSet xattrs;
+    InodeNumber attribute_inode;  // 0: a new number
+    void set_symlink_target(std::string_view target);
   };
 
   // Runs `body(Operation&)` until it needs no more block, with `blocks_max` blocks promised. The heart of the engine;
@@ -162,18 +173,32 @@ class Engine final : public Volume {
   std::uint64_t blocks_for_inode() const;
   static constexpr std::uint64_t blocks_for_cut() { return std::uint64_t{2} * (kTreeHeightMax + 2U); }
   std::uint64_t blocks_for_directory_change() const;
-  void touch_changed(Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
+  static void touch_changed(Operation& op, Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
+  static void set_size(Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
 
   // Names (engine_names.cpp).
   Result<NamedInode> find_named(Operation& op, const InodePtr& parent, std::string_view name);
   Result<NodeDraft> draft_node(Operation& op, const Inode& parent, const NewNode& node)
       TARNFS_REQUIRES_SHARED(parent.mutex);
+  Result<InodePtr> make_locked(Operation& op, Inode& directory, std::string_view name, const NewNode& node,
+                               const NodeDraft& draft, InodeNumber number) TARNFS_REQUIRES(directory.mutex);
+  Status link_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name)
+      TARNFS_REQUIRES(directory.mutex, inode.mutex);
+  Status remove_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name)
+      TARNFS_REQUIRES(directory.mutex, inode.mutex);
   InodePtr make_drafted(Operation& op, const NodeDraft& draft, const NewNode& node, InodeNumber number);
   void drop_link(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   static Status check_removable(const Inode& parent, const Inode& inode, bool directory)
       TARNFS_REQUIRES(parent.mutex, inode.mutex);
   Status remove_name(InodeNumber parent, std::string_view name, bool directory);
-  struct RenameParties;
+  struct RenameParties {
+    InodePtr from;
+    InodePtr to;
+    std::string_view from_name;
+    std::string_view to_name;
+    InodePtr source;
+    InodePtr target;  // null: the new name is free
+  };
   Result<RenameParties> find_parties(Operation& op, InodeNumber from, std::string_view from_name, InodeNumber to,
                                      std::string_view to_name);
   Status check_rename(Operation& op, const RenameParties& parties, RenameMode mode);
@@ -204,7 +229,8 @@ class Engine final : public Volume {
   static Status set_acl(XattrSet& set, InodeRecord& record, std::string_view name, std::span<const std::byte> value,
                         XattrMode mode);
   std::uint64_t blocks_for_xattrs() const;
-  Status store_xattrs(Operation& op, Inode& inode, const XattrSet& set) TARNFS_REQUIRES(inode.mutex);
+  Status store_xattrs(Operation& op, Inode& inode, const XattrSet& set, InodeNumber new_attribute_inode = {})
+      TARNFS_REQUIRES(inode.mutex);
   Result<std::optional<XattrSet>> xattrs_after_chmod(Operation& op, const Inode& inode, std::uint32_t mode)
       TARNFS_REQUIRES_SHARED(inode.mutex);
   Status inherit_acl(Operation& op, const Inode& parent, const NewNode& node, std::uint32_t& mode, XattrSet& set)
@@ -217,13 +243,36 @@ class Engine final : public Volume {
   void reclaim_later(InodeNumber number, const Error& reason);
   void add_orphan(InodeNumber number);
   bool is_orphan(InodeNumber number);
-  Status load_orphans();
+  void load_orphans();
+  void reclaim_all_orphans();
   bool shrink_orphans();
+
+  // The journal (engine_journal.cpp, engine_recovery.cpp).
+  bool logs_content(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  void log_name(Operation& op, JournalRecord::Body body, InodeNumber replacing = {});
+  void log_make(Operation& op, InodeNumber parent, std::string_view name, const NewNode& node, const NodeDraft& draft,
+                Inode& inode) TARNFS_REQUIRES(inode.mutex);
+  UnloggedChanges* frozen_unlogged(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  std::uint64_t unlogged_blocks(std::span<const InodePtr> inodes);
+  Status commit_to_journal(std::span<const InodePtr> inodes);
+  void compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
+  void log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
+  std::optional<std::vector<std::byte>> xattrs_in_memory(Operation& op, const Inode& inode)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  Status replay(const JournalBatchContent& batch, Cp newest);
+  Status replay_names(const JournalRecord& record);
+  Status replay_make(Operation& op, const JournalMake& make);
+  Status replay_link(Operation& op, const JournalLink& link);
+  Status replay_remove(Operation& op, const JournalRemove& remove);
+  Status replay_rename(Operation& op, const JournalRename& rename);
+  Status replay_state(const JournalRecord& record, const JournalInodeState& state, std::span<const PageRef> pages);
+  void note_inode_in_use(InodeNumber number);
 
   // Consistency points (engine_cp.cpp, consistency_point.cpp).
   void run_cp_thread();
   Status take_cp(bool force);
   Status request_cp(bool force) TARNFS_EXCLUDES(cp_mutex_);
+  void want_cp_soon() TARNFS_EXCLUDES(cp_mutex_);
   void stop(const Error& reason);
   bool anything_dirty();
 
@@ -238,15 +287,21 @@ class Engine final : public Volume {
 
   mutable SharedMutex root_mutex_;
   RootBlock root_ TARNFS_GUARDED_BY(root_mutex_);  // the newest durable one
+  std::atomic<std::uint64_t> published_cp_;        // of root_
   std::atomic<std::uint64_t> size_blocks_;
   std::atomic<std::uint64_t> view_{0};  // grows when adopt() changes the root
 
   GenerationGate gate_;
-  std::uint64_t open_generation_ = 1;  // changed with the gate closed, read inside it
+  std::uint64_t open_generation_;  // changed with the gate closed, read inside it
   std::atomic<std::uint64_t> next_inode_;
   std::atomic<std::uint64_t> inode_count_;
   std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
   std::array<std::atomic<std::int64_t>, 2> promised_blocks_{};  // by generation & 1
+
+  std::unique_ptr<JournalWriter> journal_;  // read-write volumes that have one; made before the threads
+  NameLog name_log_;
+  GroupCommit<InodePtr> commits_;
+  std::uint64_t replayed_records_ = 0;  // before the threads
 
   Mutex dirty_mutex_;
   std::vector<InodePtr> dirty_ TARNFS_GUARDED_BY(dirty_mutex_);
@@ -284,15 +339,17 @@ template <class Body>
 auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>())) {
   Attempt attempt;
   for (unsigned space_attempt = 0;;) {
-    if (intent != Intent::kRead) TARNFS_TRY(before_change(intent));
+    if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent));
     const std::uint64_t view = view_.load();
     const bool deletion = intent == Intent::kDeletion || intent == Intent::kHousekeeping;
-    if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
+    if (intent == Intent::kReplay) {
+      if (ledger_ != nullptr) ledger_->take(blocks_max);
+    } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
       if (waits(intent) && make_space(space_attempt++)) continue;
       return Error(ErrorCode::kNoSpace);
     }
     {
-      Operation op(gate_, cache_, attempt.held, open_generation_);
+      Operation op(gate_, cache_, attempt.held, open_generation_, clock_);
       op.blocks_promised = blocks_max;
       auto result = body(op);
       settle(op);

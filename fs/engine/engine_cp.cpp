@@ -9,9 +9,7 @@
 namespace tarnfs {
 
 void Engine::run_cp_thread() {
-  if (const Status status = load_orphans(); !status.ok()) {
-    log_warning(device_.name() + ": the orphan file cannot be read: " + status.error().describe());
-  }
+  reclaim_all_orphans();
   const auto interval =
       std::chrono::milliseconds(options_.cp_interval_ms == 0 ? std::uint64_t{1000} * 3600 : options_.cp_interval_ms);
   auto next_timer = std::chrono::steady_clock::now() + interval;
@@ -70,23 +68,17 @@ void Engine::stop(const Error& reason) {
   cp_changed_.notify_all();
 }
 
+void Engine::want_cp_soon() {
+  MutexLock lock(cp_mutex_);
+  if (cp_wanted_soon_) return;
+  cp_wanted_soon_ = true;
+  cp_changed_.notify_all();
+}
+
 Result<Cp> Engine::consistency_point() {
   if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   TARNFS_TRY(request_cp(false));
   return Cp{newest_root().cp};
-}
-
-// In this version an fsync takes a consistency point, which every waiter shares.
-Status Engine::fsync(InodeNumber number, bool /*data_only*/) {
-  if (options_.mode != VolumeMode::kReadWrite) return {};
-  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
-  const auto dirty = run(Intent::kRead, 0, [&](Operation& op) -> Result<bool> {
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-    ReadLock lock(inode->mutex);
-    return inode->dirty_generation != 0 || inode->frozen != nullptr;
-  });
-  if (!dirty.ok()) return dirty.error();
-  return *dirty ? request_cp(false) : Status();
 }
 
 }  // namespace tarnfs

@@ -61,7 +61,7 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
   TARNFS_TRY(check_regular(record));
   if (offset_bytes >= record.size_bytes) return plan;
   plan.length_bytes = std::min<std::uint64_t>(out.size(), record.size_bytes - offset_bytes);
-  const Timestamp now = clock_.now();
+  const Timestamp now = op.now();
   plan.accessed_is_old = record.atime_seconds <= std::max(record.mtime_seconds, record.ctime_seconds) ||
                          now.seconds - record.atime_seconds > kSecondsPerDay;
   const std::uint64_t first = offset_bytes / kBlockSize;
@@ -159,7 +159,7 @@ void Engine::touch_accessed(InodeNumber number) {
     WriteLock lock(inode->mutex);
     if (inode->deleted || (inode->record.flags & FS_NOATIME_FL) != 0) return {};
     begin_change(op, *inode);
-    const Timestamp now = clock_.now();
+    const Timestamp now = op.now();
     inode->record.atime_seconds = now.seconds;
     inode->record.atime_nanoseconds = now.nanoseconds;
     return {};
@@ -208,6 +208,7 @@ Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_byt
       page = PageRef();
       open->make_unique();
       std::memcpy(open->mutable_bytes().data() + from % kBlockSize, part.data(), part.size());
+      if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
       continue;
     }
     page.make_unique();
@@ -235,9 +236,9 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
     if ((flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
     if ((flags & FS_APPEND_FL) != 0 && offset_bytes < inode->record.size_bytes) return Error(ErrorCode::kNotPermitted);
     TARNFS_TRY(write_pages(op, *inode, offset_bytes, data));
-    inode->record.size_bytes = std::max(inode->record.size_bytes, offset_bytes + data.size());
+    set_size(*inode, std::max(inode->record.size_bytes, offset_bytes + data.size()));
     if (options.clear_suid) drop_suid(inode->record);
-    if (!options.from_page_cache) touch_changed(*inode, true);
+    if (!options.from_page_cache) touch_changed(op, *inode, true);
     return {};
   });
 }
@@ -289,7 +290,7 @@ Status Engine::resize(Operation& op, Inode& inode, std::uint64_t size_bytes) {
   if (size_bytes > kFileSizeMaxBytes) return Error(ErrorCode::kFileTooBig);
   if (size_bytes < inode.record.size_bytes) TARNFS_TRY(zero_range(op, inode, size_bytes, kEndOfFile));
   begin_change(op, inode);
-  inode.record.size_bytes = size_bytes;
+  set_size(inode, size_bytes);
   return {};
 }
 
@@ -315,7 +316,7 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
     }
     if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
     begin_change(op, *inode);
-    touch_changed(*inode, changes.size_bytes.has_value());
+    touch_changed(op, *inode, changes.size_bytes.has_value());
     if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
     if (changes.uid) record.uid = *changes.uid;
     if (changes.gid) record.gid = *changes.gid;
@@ -359,8 +360,8 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
     if (zeroes && (inode->record.flags & FS_APPEND_FL) != 0) return Error(ErrorCode::kNotPermitted);
     if (zeroes) TARNFS_TRY(zero_range(op, *inode, offset_bytes, end_bytes));
     begin_change(op, *inode);
-    if (!options.keep_size) inode->record.size_bytes = std::max(inode->record.size_bytes, end_bytes);
-    touch_changed(*inode, true);
+    if (!options.keep_size) set_size(*inode, std::max(inode->record.size_bytes, end_bytes));
+    touch_changed(op, *inode, true);
     return {};
   });
 }

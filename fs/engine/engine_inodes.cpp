@@ -46,8 +46,12 @@ std::uint64_t Engine::blocks_for_inode() const {
 }
 
 void Engine::begin_change(Operation& op, Inode& inode) {
-  if (inode.dirty_generation == op.generation) return;
+  if (inode.dirty_generation == op.generation) {
+    inode.unlogged.attributes = true;
+    return;
+  }
   if (inode.dirty_generation != 0) inode.freeze();
+  inode.unlogged.attributes = true;
   inode.dirty_generation = op.generation;
   op.charge(blocks_for_inode());
   ++op.dirty_pages_added;  // about what a changed inode takes in memory until it is written
@@ -57,6 +61,7 @@ void Engine::begin_change(Operation& op, Inode& inode) {
 
 void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) {
   const std::uint64_t group = index & ~(kPointersPerNode - 1);
+  if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
   const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
   if (!inode.open.pages.put(index, std::move(page))) return;
   ++op.dirty_pages_added;
@@ -87,6 +92,9 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
   }
   op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
   inode.open.removed.add(first, end);
+  if (!logs_content(inode)) return;
+  inode.unlogged.pages.remove(first, end);
+  inode.unlogged.cut.add(first, end);
 }
 
 std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const {
@@ -154,8 +162,13 @@ Attributes Engine::attributes_of(const Inode& inode) const {
   return attributes;
 }
 
-void Engine::touch_changed(Inode& inode, bool modified) {
-  const Timestamp now = clock_.now();
+void Engine::set_size(Inode& inode, std::uint64_t size_bytes) {
+  inode.unlogged.size = inode.unlogged.size || inode.record.size_bytes != size_bytes;
+  inode.record.size_bytes = size_bytes;
+}
+
+void Engine::touch_changed(Operation& op, Inode& inode, bool modified) {
+  const Timestamp now = op.now();
   inode.record.ctime_seconds = now.seconds;
   inode.record.ctime_nanoseconds = now.nanoseconds;
   if (!modified) return;

@@ -85,19 +85,22 @@ Result<Engine::NodeDraft> Engine::draft_node(Operation& op, const Inode& parent,
   }
   record.device = node.device_major << 20 | (node.device_minor & 0xfffff);
   record.parent = S_ISDIR(node.mode) ? parent.number.value : 0;
-  const Timestamp now = clock_.now();
+  const Timestamp now = op.now();
   record.atime_seconds = record.mtime_seconds = record.ctime_seconds = record.btime_seconds = now.seconds;
   record.atime_nanoseconds = record.mtime_nanoseconds = now.nanoseconds;
   record.ctime_nanoseconds = record.btime_nanoseconds = now.nanoseconds;
-  if (S_ISLNK(node.mode)) {
-    record.mode = S_IFLNK | 0777;
-    record.size_bytes = node.symlink_target.size();
-    if (node.symlink_target.size() <= kInlineSymlinkMaxBytes) {
-      record.layout = kInodeInlineTarget;
-      std::memcpy(static_cast<void*>(record.pointers.data()), node.symlink_target.data(), node.symlink_target.size());
-    }
-  }
+  if (S_ISLNK(node.mode)) record.mode = S_IFLNK | 0777;
+  draft.set_symlink_target(node.symlink_target);
   return draft;
+}
+
+// Short targets stand in the inode.
+void Engine::NodeDraft::set_symlink_target(std::string_view target) {
+  if (!S_ISLNK(record.mode)) return;
+  record.size_bytes = target.size();
+  if (target.size() > kInlineSymlinkMaxBytes) return;
+  record.layout = kInodeInlineTarget;
+  std::memcpy(static_cast<void*>(record.pointers.data()), target.data(), target.size());
 }
 
 // The inode of a draft, in memory and dirty. Cannot need a block.
@@ -111,10 +114,44 @@ InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNo
     put_page(op, *inode, 0, PageRef::copy_of(std::as_bytes(std::span(node.symlink_target))));
   }
   if (!draft.xattrs.empty()) {
-    const Status stored = store_xattrs(op, *inode, draft.xattrs);
+    const Status stored = store_xattrs(op, *inode, draft.xattrs, draft.attribute_inode);
     TARNFS_ASSERT(stored.ok());  // a new inode has no attributes that would have to be read
   }
   inode_count_.fetch_add(1);
+  return inode;
+}
+
+// The new inode's first record says all of it.
+void Engine::log_make(Operation& op, InodeNumber parent, std::string_view name, const NewNode& node,
+                      const NodeDraft& draft, Inode& inode) {
+  if (journal_ == nullptr) return;
+  std::vector<std::byte> xattrs;
+  if (!draft.xattrs.empty()) xattrs = draft.xattrs.serialise();
+  JournalMake make;
+  make.parent = parent;
+  make.name = name;
+  make.inode = inode.number;
+  make.attribute_inode = InodeNumber{inode.record.xattr_inode};
+  make.attributes = journal_attributes_of(inode.record);
+  make.symlink_target = node.symlink_target;
+  make.xattrs = xattrs;
+  log_name(op, make);
+  inode.unlogged = UnloggedChanges();
+}
+
+// Gives a new inode its first name.
+Result<InodePtr> Engine::make_locked(Operation& op, Inode& directory, std::string_view name, const NewNode& node,
+                                     const NodeDraft& draft, InodeNumber number) {
+  InodeDirectoryPages pages(*this, op, directory);
+  TARNFS_TRY(insert_entry(pages, superblock_.name_hash_seed, name, number, node.mode & S_IFMT));
+  begin_change(op, directory);
+  pages.commit(directory);
+  directory.record.entry_count += 1;
+  if (S_ISDIR(node.mode)) directory.record.link_count += 1;
+  touch_changed(op, directory, true);
+  InodePtr inode = make_drafted(op, draft, node, number);
+  WriteLock lock(inode->mutex);
+  log_make(op, directory.number, name, node, draft, *inode);
   return inode;
 }
 
@@ -131,14 +168,7 @@ Result<Attributes> Engine::make_node(InodeNumber parent, std::string_view name, 
     TARNFS_ASSIGN(const NodeDraft draft, draft_node(op, *directory, node));
     // Numbers are never reused; one that a failure or a second run leaves unused is no loss.
     const InodeNumber number{next_inode_.fetch_add(1)};
-    InodeDirectoryPages pages(*this, op, *directory);
-    TARNFS_TRY(insert_entry(pages, superblock_.name_hash_seed, name, number, node.mode & S_IFMT));
-    begin_change(op, *directory);
-    pages.commit(*directory);
-    directory->record.entry_count += 1;
-    if (S_ISDIR(node.mode)) directory->record.link_count += 1;
-    touch_changed(*directory, true);
-    const InodePtr inode = make_drafted(op, draft, node, number);
+    TARNFS_ASSIGN(const InodePtr inode, make_locked(op, *directory, name, node, draft, number));
     ReadLock inode_lock(inode->mutex);
     lookups_.add(number);
     return attributes_of(*inode);
@@ -155,7 +185,8 @@ Result<Attributes> Engine::make_unnamed(InodeNumber parent, const NewNode& node)
     const InodePtr inode = make_drafted(op, draft, node, InodeNumber{next_inode_.fetch_add(1)});
     lookups_.add(inode->number);
     add_orphan(inode->number);
-    ReadLock inode_lock(inode->mutex);
+    WriteLock inode_lock(inode->mutex);
+    log_make(op, directory->number, {}, node, draft, *inode);
     return attributes_of(*inode);
   });
 }
@@ -173,29 +204,35 @@ Result<Attributes> Engine::link(InodeNumber number, InodeNumber parent, std::str
       return Error(ErrorCode::kNotPermitted);
     }
     if (inode->record.link_count >= kLinkCountMax) return Error(ErrorCode::kTooManyLinks);
-    InodeDirectoryPages pages(*this, op, *directory);
-    TARNFS_TRY(insert_entry(pages, superblock_.name_hash_seed, name, number, inode->record.mode & S_IFMT));
-    begin_change(op, *directory);
-    begin_change(op, *inode);
-    pages.commit(*directory);
-    directory->record.entry_count += 1;
-    touch_changed(*directory, true);
-    touch_changed(*inode, false);
-    if (inode->record.link_count == 0) {  // an unnamed file gets its first name
-      MutexLock lock(orphans_mutex_);
-      orphans_changed_ = orphans_.erase(number.value) > 0 || orphans_changed_;
-    }
-    inode->record.link_count += 1;
+    TARNFS_TRY(link_locked(op, *directory, *inode, name));
     lookups_.add(number);
     return attributes_of(*inode);
   });
+}
+
+Status Engine::link_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name) {
+  InodeDirectoryPages pages(*this, op, directory);
+  TARNFS_TRY(insert_entry(pages, superblock_.name_hash_seed, name, inode.number, inode.record.mode & S_IFMT));
+  begin_change(op, directory);
+  begin_change(op, inode);
+  pages.commit(directory);
+  directory.record.entry_count += 1;
+  touch_changed(op, directory, true);
+  touch_changed(op, inode, false);
+  if (inode.record.link_count == 0) {  // an unnamed file gets its first name
+    MutexLock lock(orphans_mutex_);
+    orphans_changed_ = orphans_.erase(inode.number.value) > 0 || orphans_changed_;
+  }
+  inode.record.link_count += 1;
+  log_name(op, JournalLink{directory.number, name, inode.number});
+  return {};
 }
 
 // Takes one link away. Without links the inode lives on as an orphan until nobody holds it.
 void Engine::drop_link(Operation& op, Inode& inode) {
   begin_change(op, inode);
   inode.record.link_count -= S_ISDIR(inode.record.mode) ? inode.record.link_count : 1;
-  touch_changed(inode, false);
+  touch_changed(op, inode, false);
   if (inode.record.link_count == 0) add_orphan(inode.number);
 }
 
@@ -220,21 +257,28 @@ Status Engine::remove_name(InodeNumber parent, std::string_view name, bool direc
     TARNFS_ASSIGN(const InodePtr above, get_directory(op, parent));
     TARNFS_ASSIGN(const NamedInode named, find_named(op, above, name));
     const InodeLocks locks({above, named.inode});
-    InodeDirectoryPages pages(*this, op, *above);
-    TARNFS_ASSIGN(const DirectoryRecord removed, remove_entry(pages, superblock_.name_hash_seed, name));
-    if (removed.inode != named.inode->number) return Error(ErrorCode::kNotFound);
     TARNFS_TRY(check_removable(*above, *named.inode, directory));
-    begin_change(op, *above);
-    pages.commit(*above);
-    above->record.entry_count -= 1;
-    if (directory) above->record.link_count -= 1;
-    touch_changed(*above, true);
-    drop_link(op, *named.inode);
-    if (named.inode->record.link_count == 0 && lookups_.is_zero(removed.inode)) unheld = removed.inode;
+    TARNFS_TRY(remove_locked(op, *above, *named.inode, name));
+    if (named.inode->record.link_count == 0 && lookups_.is_zero(named.inode->number)) unheld = named.inode->number;
     return {};
   });
   if (status.ok() && unheld != InodeNumber{}) reclaim_unheld(unheld);
   return status;
+}
+
+// kNotFound when the name is another inode's by now.
+Status Engine::remove_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name) {
+  InodeDirectoryPages pages(*this, op, directory);
+  TARNFS_ASSIGN(const DirectoryRecord removed, remove_entry(pages, superblock_.name_hash_seed, name));
+  if (removed.inode != inode.number) return Error(ErrorCode::kNotFound);
+  begin_change(op, directory);
+  pages.commit(directory);
+  directory.record.entry_count -= 1;
+  if (S_ISDIR(inode.record.mode)) directory.record.link_count -= 1;
+  touch_changed(op, directory, true);
+  drop_link(op, inode);
+  log_name(op, JournalRemove{directory.number, name, inode.number});
+  return {};
 }
 
 Status Engine::unlink(InodeNumber parent, std::string_view name) {

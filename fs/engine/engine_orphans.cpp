@@ -109,8 +109,9 @@ bool Engine::shrink_orphans() {
   return more;
 }
 
-// Deletes what a crash or an unmount left in the orphan file.
-Status Engine::load_orphans() {
+// What a crash or an unmount left in the orphan file. It stays until the journal has been read: that may give one of
+// them a name.
+void Engine::load_orphans() {
   auto content = run(Intent::kRead, 0, [&](Operation& op) -> Result<std::string> {
     auto file = get_inode(op, kOrphanFile);
     if (!file.ok() && file.error().code() == ErrorCode::kStale) return std::string();
@@ -121,16 +122,27 @@ Status Engine::load_orphans() {
   if (!content.ok()) {
     MutexLock lock(orphans_mutex_);
     orphans_unreadable_ = true;
-    return content.error();
+    log_warning(device_.name() + ": the orphan file cannot be read: " + content.error().describe());
+    return;
   }
   for (std::size_t done = 0; done + sizeof(std::uint64_t) <= content->size(); done += sizeof(std::uint64_t)) {
     InodeNumber number;
     std::memcpy(&number.value, content->data() + done, sizeof number.value);
     add_orphan(number);
+  }
+}
+
+// Nobody holds any of them yet.
+void Engine::reclaim_all_orphans() {
+  std::vector<InodeNumber> numbers;
+  {
+    MutexLock lock(orphans_mutex_);
+    for (const std::uint64_t number : orphans_) numbers.push_back(InodeNumber{number});
+  }
+  for (const InodeNumber number : numbers) {
     const Status status = reclaim(number, Intent::kHousekeeping);
     if (!status.ok()) reclaim_later(number, status.error());
   }
-  return {};
 }
 
 void Engine::forget(InodeNumber number, std::uint64_t count) {

@@ -9,15 +9,6 @@
 
 namespace tarnfs {
 
-struct Engine::RenameParties {
-  InodePtr from;
-  InodePtr to;
-  std::string_view from_name;
-  std::string_view to_name;
-  InodePtr source;
-  InodePtr target;  // null: the new name is free
-};
-
 // Finds who takes part, without locks: rename() looks again once it holds them.
 Result<Engine::RenameParties> Engine::find_parties(Operation& op, InodeNumber from, std::string_view from_name,
                                                    InodeNumber to, std::string_view to_name) {
@@ -108,9 +99,13 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties) TARNF
     drop_link(op, *parties.target);
   }
   move_directory(source, from, to);
-  touch_changed(source, false);
-  touch_changed(from, true);
-  touch_changed(to, true);
+  touch_changed(op, source, false);
+  touch_changed(op, from, true);
+  touch_changed(op, to, true);
+  const InodeNumber target = parties.target != nullptr ? parties.target->number : InodeNumber{};
+  const bool replaces_file = parties.target != nullptr && S_ISREG(source.record.mode);
+  log_name(op, JournalRename{from.number, parties.from_name, to.number, parties.to_name, source.number, target, false},
+           replaces_file ? source.number : InodeNumber{});
   return {};
 }
 
@@ -130,10 +125,12 @@ Status Engine::exchange_locked(Operation& op, const RenameParties& parties) TARN
   if (&from != &to) to_pages.commit(to);
   move_directory(source, from, to);
   move_directory(target, to, from);
-  touch_changed(source, false);
-  touch_changed(target, false);
-  touch_changed(from, true);
-  touch_changed(to, true);
+  touch_changed(op, source, false);
+  touch_changed(op, target, false);
+  touch_changed(op, from, true);
+  touch_changed(op, to, true);
+  log_name(op, JournalRename{from.number, parties.from_name, to.number, parties.to_name, source.number, target.number,
+                             true});
   return {};
 }
 

@@ -40,7 +40,8 @@ void Engine::replace_content(Operation& op, Inode& inode, std::span<const std::b
   inode.record.size_bytes = content.size();
 }
 
-Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set) {
+// `new_attribute_inode`: what a new attribute inode is called; 0: the next number.
+Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set, InodeNumber new_attribute_inode) {
   InodePtr attributes;
   if (inode.record.xattr_inode != 0) {
     TARNFS_ASSIGN(attributes, get_inode(op, InodeNumber{inode.record.xattr_inode}));
@@ -48,9 +49,10 @@ Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set) {
     return {};
   }
   begin_change(op, inode);
+  inode.unlogged.xattrs = true;
   if (attributes == nullptr) {
     InodeRecord record;
-    record.number = next_inode_.fetch_add(1);
+    record.number = new_attribute_inode != InodeNumber{} ? new_attribute_inode.value : next_inode_.fetch_add(1);
     record.mode = S_IFREG | 0600;
     record.link_count = 1;
     record.flags = kInodeFlagAttributes;
@@ -121,7 +123,7 @@ Status Engine::set_xattr(InodeNumber number, std::string_view name, std::span<co
     TARNFS_TRY(store_xattrs(op, *inode, set));
     begin_change(op, *inode);
     inode->record.mode = changed.mode;
-    touch_changed(*inode, false);
+    touch_changed(op, *inode, false);
     return {};
   });
 }
@@ -137,7 +139,7 @@ Status Engine::remove_xattr(InodeNumber number, std::string_view name) {
     TARNFS_TRY(set.remove(name));
     TARNFS_TRY(store_xattrs(op, *inode, set));
     begin_change(op, *inode);
-    touch_changed(*inode, false);
+    touch_changed(op, *inode, false);
     return {};
   });
 }

@@ -14,11 +14,13 @@
 //      long as `frozen` is set the running consistency point does.
 //
 // Thread safety: `mutex` guards all but `number`. A FrozenInode's fields are written before the consistency point's
-// thread takes it and by that thread alone from then on, but its delta and record never change after the freeze.
+// thread takes it and by that thread alone from then on, but its delta and record never change after the freeze;
+// `unlogged` is guarded by the inode's mutex.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "common/format.h"
 #include "common/mutex.h"
@@ -34,11 +36,26 @@ struct InodeDelta {
   PageMap pages;
 };
 
+// What of a generation's changes no batch of the journal has yet. In this order: `cut` first, then `pages`.
+struct UnloggedChanges {
+  bool attributes = false;
+  bool size = false;
+  bool xattrs = false;
+  RangeSet cut;
+  RangeSet pages;
+
+  bool any() const { return attributes || any_data() || xattrs; }
+  // What fdatasync(2) asks for: what it takes to read the data.
+  bool any_data() const { return size || !cut.empty() || !pages.empty(); }
+};
+
 struct FrozenInode {
+  std::uint64_t generation = 0;
   InodeRecord record;
   InodeDelta delta;
   bool deleted = false;   // frees the slot and every block
   TreeRoot written_tree;  // the consistency point's result
+  UnloggedChanges unlogged;
 };
 
 class Inode : public std::enable_shared_from_this<Inode> {
@@ -51,12 +68,15 @@ class Inode : public std::enable_shared_from_this<Inode> {
   InodeDelta open TARNFS_GUARDED_BY(mutex);
   std::shared_ptr<FrozenInode> frozen TARNFS_GUARDED_BY(mutex);
   std::uint64_t dirty_generation TARNFS_GUARDED_BY(mutex) = 0;
+  UnloggedChanges unlogged TARNFS_GUARDED_BY(mutex);  // of the open generation
   bool deleted TARNFS_GUARDED_BY(mutex) = false;
 
   // Takes the open changes away for the consistency point of their generation.
   void freeze() TARNFS_REQUIRES(mutex) {
     TARNFS_ASSERT(frozen == nullptr && dirty_generation != 0);
     frozen = std::make_shared<FrozenInode>();
+    frozen->generation = dirty_generation;
+    frozen->unlogged = std::exchange(unlogged, UnloggedChanges());
     frozen->record = record;
     frozen->delta = std::move(open);
     frozen->deleted = deleted;

@@ -13,9 +13,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
+#include "common/clock.h"
 #include "fs/engine/generation_gate.h"
 #include "fs/storage/block_cache.h"
 #include "fs/tree/block_tree.h"
@@ -27,8 +29,9 @@ using HeldBlocks = std::unordered_map<std::uint64_t, std::pair<BlockPointer, Pag
 
 class Operation final : public BlockSource {
  public:
-  Operation(GenerationGate& gate, BlockCache& cache, const HeldBlocks& held, const std::uint64_t& open_generation)
-      : gate_(gate), cache_(cache), held_(held), lane_(gate.enter()), generation(open_generation) {}
+  Operation(GenerationGate& gate, BlockCache& cache, const HeldBlocks& held, const std::uint64_t& open_generation,
+            Clock& clock)
+      : gate_(gate), cache_(cache), held_(held), clock_(clock), lane_(gate.enter()), generation(open_generation) {}
   ~Operation() override { gate_.leave(lane_); }
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
@@ -43,11 +46,20 @@ class Operation final : public BlockSource {
     return Error(ErrorCode::kNeedsBlock);
   }
   void charge(std::uint64_t blocks) { blocks_used += blocks; }
+  // The time of the operation: one for all that it changes.
+  Timestamp now() {
+    if (!now_) now_ = clock_.now();
+    return *now_;
+  }
+  // An operation that is done again after a crash keeps its time.
+  void set_now(Timestamp time) { now_ = time; }
 
  private:
   GenerationGate& gate_;
   BlockCache& cache_;
   const HeldBlocks& held_;
+  Clock& clock_;
+  std::optional<Timestamp> now_;
   const std::size_t lane_;
 
  public:

@@ -32,6 +32,10 @@ class SpaceLedger {
     }
     return false;
   }
+  // Takes blocks that were promised before a crash: there is no saying no.
+  void take(std::uint64_t blocks) {
+    available_.fetch_sub(static_cast<std::int64_t>(blocks), std::memory_order_relaxed);
+  }
   void give_back(std::int64_t blocks) { available_.fetch_add(blocks, std::memory_order_relaxed); }
 
   std::uint64_t available_blocks() const {

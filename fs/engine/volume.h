@@ -36,6 +36,8 @@ struct VolumeStatus {
   RootBlock root;  // the newest durable one; cp 0 when a mirror has none yet
   FileSystemUsage usage;
   std::uint64_t dirty_bytes = 0;
+  std::uint64_t journal_size_bytes = 0;  // 0: the volume has none, or takes no changes
+  std::uint64_t journal_used_bytes = 0;
   std::uint64_t cache_bytes = 0;
   std::uint64_t cp_count = 0;  // consistency points since the volume was opened
   std::uint64_t error_count = 0;
@@ -46,7 +48,9 @@ struct VolumeStatus {
 
 class Volume : public FileSystem, public ReplicationSource, public MirrorTarget {
  public:
-  // Opens the volume on `device`, which must outlive it. Reads the superblock and the root ring, nothing else.
+  // Opens the volume on `device`, which must outlive it. Reads the superblock, the root ring and the journal. What the
+  // journal has beyond the newest root is done again: read-write volumes take a consistency point of it, read-only ones
+  // keep it in memory and write nothing.
   static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const VolumeOptions& options);
   // Takes a last consistency point (read-write) and stops all threads. Idempotent; the destructor stops without one.
   virtual Status close() = 0;

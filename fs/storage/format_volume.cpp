@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/checksum.h"
 
@@ -15,7 +16,7 @@ constexpr std::uint64_t kBitsPerPage = kBlockSize * 8;
 // Puts the blocks of an empty volume at the start of the data area, one after another.
 class FirstBlocks {
  public:
-  FirstBlocks(BlockDevice& device, Cp cp) : device_(device), cp_(cp) {}
+  FirstBlocks(BlockDevice& device, Cp cp, std::uint64_t first_block) : device_(device), cp_(cp), next_(first_block) {}
 
   Result<BlockPointer> write(const PageRef& page) {
     BlockPointer pointer;
@@ -30,7 +31,7 @@ class FirstBlocks {
  private:
   BlockDevice& device_;
   const Cp cp_;
-  std::uint64_t next_ = kFirstDataBlock;
+  std::uint64_t next_;
 };
 
 InodeRecord root_directory(const FormatOptions& options, Timestamp now) {
@@ -54,7 +55,7 @@ unsigned map_height(std::uint64_t size_blocks) {
   return height;
 }
 
-// The free map of a volume whose only blocks are the inode block and the map's own.
+// The free map of a volume whose only blocks are the journal, the inode block and the map's own.
 Status write_free_map(FirstBlocks& blocks, RootBlock& root) {
   const unsigned height = map_height(root.size_blocks);
   root.used_blocks = (blocks.next() - kFirstDataBlock) + 1 + height;
@@ -77,6 +78,29 @@ Status write_free_map(FirstBlocks& blocks, RootBlock& root) {
   return {};
 }
 
+// The journal gets its storage now, as blocks of zeros: a commit then changes nothing in the file system below but
+// their content, and cannot fail for want of space.
+Status write_empty_journal(BlockDevice& device, const Superblock& superblock) {
+  constexpr std::uint64_t kBlocksAtOnce = 256;
+  const std::vector<PageRef> zeros(kBlocksAtOnce, PageRef::zeroed());
+  for (std::uint64_t done = 0; done < superblock.journal_blocks; done += kBlocksAtOnce) {
+    const auto count = std::min(kBlocksAtOnce, superblock.journal_blocks - done);
+    TARNFS_TRY(device.write(Address{superblock.journal_first + done}, std::span(zeros).first(count)));
+  }
+  return {};
+}
+
+Result<std::uint64_t> journal_blocks_for(const FormatOptions& options, std::uint64_t size_blocks) {
+  const std::uint64_t blocks =
+      options.journal_blocks.value_or(std::clamp(size_blocks / 16, kJournalBlocksMin, kJournalBlocksMax));
+  if (blocks == 0 || (blocks >= kJournalBlocksMin && blocks <= std::min(kJournalBlocksMax, size_blocks / 4))) {
+    return blocks;
+  }
+  return Error(ErrorCode::kInvalid, "a journal of " + std::to_string(blocks * kBlockSize) +
+                                        " bytes is not possible; it takes 256 KiB to 64 MiB and at most a quarter of "
+                                        "the volume, or 0 for none");
+}
+
 }  // namespace
 
 Result<Superblock> format_volume(BlockDevice& device, const FormatOptions& options, Clock& clock) {
@@ -95,6 +119,8 @@ Result<Superblock> format_volume(BlockDevice& device, const FormatOptions& optio
   std::copy(options.label.begin(), options.label.end(), superblock.label.begin());
   superblock.created_seconds = now.seconds;
   superblock.name_hash_seed = clock.random();
+  superblock.journal_first = kFirstDataBlock;
+  TARNFS_ASSIGN(superblock.journal_blocks, journal_blocks_for(options, size_blocks));
   seal(superblock);
 
   // Roots of an older volume must not win: the ring is cleared first.
@@ -102,6 +128,7 @@ Result<Superblock> format_volume(BlockDevice& device, const FormatOptions& optio
   for (std::uint64_t slot = 0; slot < kRootSlots; ++slot) {
     TARNFS_TRY(device.write(root_slot_of(Cp{slot}, size_blocks), std::span(&empty, 1)));
   }
+  TARNFS_TRY(write_empty_journal(device, superblock));
   TARNFS_TRY(device.flush());
 
   RootBlock root;
@@ -113,7 +140,7 @@ Result<Superblock> format_volume(BlockDevice& device, const FormatOptions& optio
   root.size_blocks = size_blocks;
   root.inode_count = 1;
   root.next_inode = kFirstFreeInode.value;
-  FirstBlocks blocks(device, Cp{root.cp});
+  FirstBlocks blocks(device, Cp{root.cp}, superblock.journal_first + superblock.journal_blocks);
   InodeBlock inodes{};
   inodes[kRootDirectory.value] = root_directory(options, now);
   root.inode_file.mode = S_IFREG | 0600;

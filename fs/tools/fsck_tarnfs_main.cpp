@@ -14,11 +14,13 @@
 
 #include "common/file_block_device.h"
 #include "fs/check/checker.h"
+#include "fs/check/journal_repair.h"
 
 namespace tarnfs {
 namespace {
 
 constexpr int kExitClean = 0;
+constexpr int kExitCorrected = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitErrorsLeft = 4;
 constexpr int kExitOperational = 8;
@@ -103,6 +105,8 @@ void print_json(const std::string& image, const CheckReport& report) {
                        {"attribute_inodes", counters.attribute_inodes},
                        {"orphans", counters.orphans},
                        {"entries", counters.entries},
+                       {"journal_batches", counters.journal_batches},
+                       {"journal_records", counters.journal_records},
                        {"problems", problems}};
   // A label or a path may be no UTF-8.
   fmt::print("{}\n", output.dump(2, ' ', false, Json::error_handler_t::replace));
@@ -121,7 +125,24 @@ void print_text(const std::string& image, const CheckReport& report) {
              report.warning_count);
 }
 
+// What can be repaired: so far a damaged journal.
+Result<bool> repair(const std::string& image) {
+  TARNFS_ASSIGN(const auto device, FileBlockDevice::open(image, DeviceMode::kReadWrite));
+  TARNFS_ASSIGN(const bool changed, give_up_damaged_journal(*device));
+  if (changed) fmt::print("{}: the damaged end of the journal was given up\n", image);
+  return changed;
+}
+
 int run(const Arguments& arguments) {
+  bool repaired = false;
+  if (arguments.repair) {
+    const auto changed = repair(arguments.image);
+    if (!changed.ok()) {
+      fmt::print(stderr, "fsck.tarnfs: {}\n", changed.error().describe());
+      return kExitOperational;
+    }
+    repaired = *changed;
+  }
   auto device = FileBlockDevice::open(arguments.image, DeviceMode::kReadOnly);
   if (!device.ok()) {
     fmt::print(stderr, "fsck.tarnfs: {}\n", device.error().describe());
@@ -137,10 +158,11 @@ int run(const Arguments& arguments) {
     return kExitOperational;
   }
   arguments.json ? print_json(arguments.image, *report) : print_text(arguments.image, *report);
-  if (report->clean()) return kExitClean;
-  fmt::print(stderr,
-             "fsck.tarnfs: {} is damaged and this version repairs nothing; restore it from its mirror or a backup\n",
-             arguments.image);
+  if (report->clean()) return repaired ? kExitCorrected : kExitClean;
+  fmt::print(
+      stderr,
+      "fsck.tarnfs: {} is damaged, and this version repairs only journals; restore it from its mirror or a backup\n",
+      arguments.image);
   return kExitErrorsLeft;
 }
 
@@ -150,7 +172,7 @@ int main_with(int argc, char** argv) {
                "fsck.tarnfs");
   app.set_version_flag("--version", std::string("fsck.tarnfs ") + TARNFS_VERSION);
   auto* const nothing = app.add_flag("-n", arguments.change_nothing, "change nothing (as this version always does)");
-  app.add_flag("-y", arguments.repair, "repair what is found; this version reports it only")->excludes(nothing);
+  app.add_flag("-y", arguments.repair, "repair what can be: this version, a damaged journal")->excludes(nothing);
   app.add_flag("-a,-p", arguments.automatic, "as boot scripts call it: the same check");
   app.add_flag("-f", arguments.force, "check also when the volume seems clean (always done)");
   app.add_flag("--json", arguments.json, "print one JSON object");

@@ -22,6 +22,7 @@ constexpr std::size_t kLabelMaxBytes = 63;
 struct Arguments {
   std::string size;
   std::string label;
+  std::string journal_size;
   bool force = false;
   std::string image;
 };
@@ -69,6 +70,10 @@ Status make_volume(const Arguments& arguments) {
   options.label = arguments.label;
   options.root_uid = ::geteuid();
   options.root_gid = ::getegid();
+  if (!arguments.journal_size.empty()) {
+    TARNFS_ASSIGN(const std::uint64_t journal_bytes, parse_size(arguments.journal_size));
+    options.journal_blocks = journal_bytes / kBlockSize;
+  }
   const auto made = format_volume(*device, options, system_clock());
   if (!made.ok()) {
     if (!exists) ::unlink(arguments.image.c_str());
@@ -86,6 +91,7 @@ int main(int argc, char** argv) {
   CommandLine line(kProgram, "Makes an empty volume in IMAGE, a file or block device.");
   line.option("-s,--size", arguments.size, "SIZE", "of the volume; takes K, M, G and T; needed for a new file");
   line.option("-L,--label", arguments.label, "LABEL", "a name for people, at most 63 bytes");
+  line.option("-J,--journal", arguments.journal_size, "SIZE", "of the journal, 256K to 64M, or 0 for none");
   line.flag("-f,--force", arguments.force, "replace a file system or other known content");
   line.argument("IMAGE", arguments.image, "a file or block device; a file is created sparse");
   if (const auto code = line.parse(argc, argv)) return *code;

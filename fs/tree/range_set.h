@@ -20,6 +20,11 @@ class RangeSet {
   void add(std::uint64_t first, std::uint64_t end) {
     if (first >= end) return;
     auto range = ranges_.upper_bound(first);
+    if (range == ranges_.end() && range != ranges_.begin() && std::prev(range)->second >= first) {
+      // The usual case: the last range grows.
+      std::prev(range)->second = std::max(std::prev(range)->second, end);
+      return;
+    }
     if (range != ranges_.begin() && std::prev(range)->second >= first) {
       --range;
       first = range->first;
@@ -29,6 +34,22 @@ class RangeSet {
       range = ranges_.erase(range);
     }
     ranges_.emplace(first, end);
+  }
+
+  void remove(std::uint64_t first, std::uint64_t end) {
+    if (first >= end) return;
+    auto range = ranges_.upper_bound(first);
+    if (range != ranges_.begin()) --range;
+    while (range != ranges_.end() && range->first < end) {
+      const auto [range_first, range_end] = *range;
+      if (range_end <= first) {
+        ++range;
+        continue;
+      }
+      range = ranges_.erase(range);
+      if (range_first < first) ranges_.emplace(range_first, first);
+      if (range_end > end) range = ranges_.emplace(end, range_end).first;
+    }
   }
 
   bool contains(std::uint64_t index) const {

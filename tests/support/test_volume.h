@@ -25,6 +25,11 @@ class TestVolume {
     if (!opened.ok()) std::fprintf(stderr, "open: %s\n", opened.error().describe().c_str());
     volume = std::move(opened).value();
   }
+  // The first block behind the journal, where mkfs begins and the first consistency points go on.
+  std::uint64_t first_block_behind_journal() {
+    const Superblock superblock = volume->superblock();
+    return superblock.journal_first + superblock.journal_blocks;
+  }
   // Unmounts and mounts again.
   void reopen() {
     TARNFS_ASSERT(volume->close().ok());

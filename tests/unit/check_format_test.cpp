@@ -13,7 +13,8 @@ using namespace tarnfs;
 static_assert(offsetof(Superblock, format_version) == 8 && offsetof(Superblock, size_blocks) == 16);
 static_assert(offsetof(Superblock, volume) == 24 && offsetof(Superblock, label) == 40);
 static_assert(offsetof(Superblock, created_seconds) == 104 && offsetof(Superblock, name_hash_seed) == 112);
-static_assert(offsetof(Superblock, reserved) == 120);
+static_assert(offsetof(Superblock, journal_first) == 120 && offsetof(Superblock, journal_blocks) == 128);
+static_assert(offsetof(Superblock, reserved) == 136);
 
 static_assert(offsetof(RootBlock, history_count) == 12 && offsetof(RootBlock, volume) == 16);
 static_assert(offsetof(RootBlock, epoch) == 32 && offsetof(RootBlock, cp) == 48);
@@ -21,6 +22,7 @@ static_assert(offsetof(RootBlock, previous_checksum) == 56 && offsetof(RootBlock
 static_assert(offsetof(RootBlock, time_nanoseconds) == 72 && offsetof(RootBlock, size_blocks) == 80);
 static_assert(offsetof(RootBlock, used_blocks) == 88 && offsetof(RootBlock, inode_count) == 96);
 static_assert(offsetof(RootBlock, next_inode) == 104 && offsetof(RootBlock, allocation_cursor) == 112);
+static_assert(offsetof(RootBlock, journal_sequence) == 120 && offsetof(RootBlock, journal_chain) == 136);
 static_assert(offsetof(RootBlock, free_map) == 512 && offsetof(RootBlock, history) == 768);
 static_assert(offsetof(RootBlock, reserved3) == 2304);
 

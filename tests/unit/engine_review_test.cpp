@@ -407,7 +407,8 @@ TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new o
   options.mode = VolumeMode::kMirror;
   const auto mirror = Volume::open(device, options).value();
   REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
-  for (std::uint64_t at = kFirstDataBlock; at < 200; ++at) {
+  const std::uint64_t first = primary.first_block_behind_journal();
+  for (std::uint64_t at = first; at < first + 200; ++at) {
     PageRef page = PageRef::uninitialised();
     REQUIRE(primary.device->read(Address{at}, page.mutable_bytes()).ok());
     if (page.bytes()[0] == std::byte{'o'}) device.replaced.insert(at);

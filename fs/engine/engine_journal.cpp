@@ -1,0 +1,155 @@
+// fsync: what changed goes to the journal, in one batch with all who wait.
+//
+// A batch has the operations on names that no batch has yet, all of them in their order, and the state of the inodes
+// that are waited for. A file that was renamed over another goes along with that rename: whoever replaces a file that
+// way finds the old content after a crash or the new one, never neither.
+#include <sys/stat.h>
+
+#include "common/checksum.h"
+#include "fs/engine/engine.h"
+
+namespace tarnfs {
+namespace {
+
+std::uint64_t count_pages(const RangeSet& ranges) {
+  std::uint64_t count = 0;
+  for (const auto& [first, end] : ranges.ranges()) count += end - first;
+  return count;
+}
+
+}  // namespace
+
+bool Engine::logs_content(const Inode& inode) const {
+  return journal_ != nullptr && S_ISREG(inode.record.mode) && (inode.record.flags & kInodeFlagAttributes) == 0;
+}
+
+// Called with the locks held of all that the operation changed.
+void Engine::log_name(Operation& op, JournalRecord::Body body, InodeNumber replacing) {
+  if (journal_ == nullptr) return;
+  name_log_.append({Cp{op.generation}, op.now(), std::move(body)}, replacing);
+}
+
+// What the frozen generation has not logged, unless its root is durable by now.
+UnloggedChanges* Engine::frozen_unlogged(const Inode& inode) const {
+  if (inode.frozen == nullptr || inode.frozen->generation <= published_cp_.load()) return nullptr;
+  return &inode.frozen->unlogged;
+}
+
+// An fsync of a clean inode has nothing to do but to wait for a write that took its changes a moment ago.
+Status Engine::fsync(InodeNumber number, bool data_only) {
+  if (options_.mode != VolumeMode::kReadWrite) return {};
+  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  bool changed = false;
+  const auto found = run(Intent::kRead, 0, [&](Operation& op) -> Result<InodePtr> {
+    TARNFS_ASSIGN(InodePtr inode, get_inode(op, number));
+    ReadLock lock(inode->mutex);
+    if (journal_ == nullptr) {
+      changed = inode->dirty_generation != 0 || inode->frozen != nullptr;
+      return inode;
+    }
+    const UnloggedChanges* const frozen = frozen_unlogged(*inode);
+    changed = data_only ? inode->unlogged.any_data() || (frozen != nullptr && frozen->any_data())
+                        : inode->unlogged.any() || (frozen != nullptr && frozen->any());
+    return inode;
+  });
+  if (!found.ok()) return found.error();
+  if (journal_ == nullptr) return changed ? request_cp(false) : Status();
+  if (!changed && name_log_.pending_bytes() == 0 && commits_.idle()) return {};
+  const Status status =
+      commits_.commit(*found, [this](std::span<const InodePtr> inodes) { return commit_to_journal(inodes); });
+  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  return status;
+}
+
+// What does not fit is left to a consistency point.
+Status Engine::commit_to_journal(std::span<const InodePtr> inodes) {
+  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  if (unlogged_blocks(inodes) > journal_batch_blocks_max(journal_->size_blocks())) return request_cp(true);
+  JournalBatch batch;
+  bool placed = false;
+  {
+    const HeldBlocks none;
+    Operation op(gate_, cache_, none, open_generation_, clock_);
+    compose_batch(op, inodes, batch);
+    // Inside the gate, so that the consistency point that closes it knows which batches it makes superfluous.
+    placed = !batch.empty() && journal_->place(batch);
+  }
+  if (batch.empty()) return {};
+  if (!placed) return request_cp(true);
+  if (const Status status = journal_->write(batch); !status.ok()) {
+    stop(status.error());
+    return status;
+  }
+  if (journal_->half_full()) want_cp_soon();
+  return {};
+}
+
+// About how large a batch would be; what changes meanwhile is found out when it gets its place.
+std::uint64_t Engine::unlogged_blocks(std::span<const InodePtr> inodes) {
+  std::uint64_t blocks = name_log_.pending_bytes() / kBlockSize + 1;
+  for (const InodePtr& inode : inodes) {
+    ReadLock lock(inode->mutex);
+    blocks += count_pages(inode->unlogged.pages);
+    if (const UnloggedChanges* const frozen = frozen_unlogged(*inode)) blocks += count_pages(frozen->pages);
+  }
+  return blocks;
+}
+
+void Engine::compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch) {
+  const NameLog::Taken names = name_log_.take();
+  batch.add_encoded(names.records, names.count);
+  for (const InodeNumber number : names.replacing) {
+    // What is not in memory any more is durable.
+    const InodePtr inode = inodes_.find(number);
+    if (inode == nullptr) continue;
+    WriteLock lock(inode->mutex);
+    log_state(op, *inode, batch);
+  }
+  for (const InodePtr& inode : inodes) {
+    WriteLock lock(inode->mutex);
+    log_state(op, *inode, batch);
+  }
+}
+
+void Engine::log_state(Operation& op, Inode& inode, JournalBatch& batch) {
+  UnloggedChanges* const frozen = frozen_unlogged(inode);
+  if (inode.deleted || !(inode.unlogged.any() || (frozen != nullptr && frozen->any()))) return;
+  JournalInodeState state;
+  state.inode = inode.number;
+  state.attribute_inode = InodeNumber{inode.record.xattr_inode};
+  state.attributes = journal_attributes_of(inode.record);
+  RangeSet cut = inode.unlogged.cut;
+  RangeSet pages = inode.unlogged.pages;
+  if (frozen != nullptr) {
+    // The frozen generation's pages come before what the open one cut.
+    for (const auto& [first, end] : cut.ranges()) frozen->pages.remove(first, end);
+    for (const auto& [first, end] : frozen->pages.ranges()) pages.add(first, end);
+    for (const auto& [first, end] : frozen->cut.ranges()) cut.add(first, end);
+  }
+  for (const auto& [first, end] : cut.ranges()) state.cut.push_back({first, end});
+  for (const auto& [first, end] : pages.ranges()) {
+    JournalPages& run = state.pages.emplace_back();
+    run.first_page = first;
+    for (std::uint64_t index = first; index < end; ++index) {
+      const PageRef* page = std::as_const(inode.open.pages).find(index);
+      if (page == nullptr) page = std::as_const(inode.frozen->delta.pages).find(index);
+      TARNFS_ASSERT(page != nullptr);
+      run.checksums.push_back(checksum_of(page->bytes()));
+      batch.add_page(*page);
+    }
+  }
+  if (inode.unlogged.xattrs || (frozen != nullptr && frozen->xattrs)) state.xattrs = xattrs_in_memory(op, inode);
+  batch.add({Cp{op.generation}, op.now(), std::move(state)});
+  inode.unlogged = UnloggedChanges();
+  if (frozen != nullptr) *frozen = UnloggedChanges();
+}
+
+// The serialised attributes; nothing when they are in a durable root by now, which is where alone they can have gone.
+std::optional<std::vector<std::byte>> Engine::xattrs_in_memory(Operation& op, const Inode& inode) {
+  if (inode.record.xattr_inode == 0) return std::vector<std::byte>();
+  const auto set = xattrs_of(op, inode);
+  if (!set.ok()) return std::nullopt;
+  return set->serialise();
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,178 @@
+// What the journal has beyond the newest root is done again when the volume is opened.
+//
+// The newest root has all operations of its consistency point, and the journal's records say of which consistency point
+// they are: those of later ones follow on that root, each exactly once and in their order. Names were checked when the
+// operation was done; here they only must fit.
+#include <sys/stat.h>
+
+#include <cstring>
+
+#include "common/log.h"
+#include "fs/engine/engine.h"
+#include "fs/engine/inode_directory_pages.h"
+#include "fs/engine/inode_locks.h"
+#include "fs/tree/directory.h"
+
+namespace tarnfs {
+
+Status Engine::recover() {
+  const RootBlock root = newest_root();
+  const JournalGeometry geometry = journal_geometry_of(superblock_, root);
+  const JournalPosition start = journal_start_of(root);
+  if (options_.mode == VolumeMode::kReadWrite) load_orphans();
+  if (geometry.size_blocks == 0) return {};
+  if (start.block >= geometry.size_blocks) {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": the root block's place in the journal cannot be");
+  }
+  JournalReader reader(device_, geometry, start);
+  while (true) {
+    TARNFS_ASSIGN(const auto batch, reader.next());
+    if (!batch) break;
+    TARNFS_TRY(replay(*batch, Cp{root.cp}));
+  }
+  TARNFS_ASSIGN(const auto behind, reader.block_behind_damage());
+  if (behind) {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": the journal is damaged at its block " +
+                                          std::to_string(reader.position().block) +
+                                          ": what fsync promised after it cannot be read; fsck.tarnfs -y gives it up");
+  }
+  if (options_.mode == VolumeMode::kReadWrite) {
+    journal_ = std::make_unique<JournalWriter>(device_, geometry, start, reader.position());
+  }
+  if (replayed_records_ > 0) {
+    log_info(device_.name() + ": " + std::to_string(replayed_records_) + " records of the journal were done again");
+  }
+  return {};
+}
+
+Status Engine::replay(const JournalBatchContent& batch, Cp newest) {
+  std::span<const PageRef> pages(batch.pages);
+  for (const JournalRecord& record : batch.records) {
+    const auto* const state = std::get_if<JournalInodeState>(&record.body);
+    std::size_t page_count = 0;
+    if (state != nullptr) {
+      for (const JournalPages& run : state->pages) page_count += run.checksums.size();
+    }
+    const std::span<const PageRef> own_pages = pages.first(page_count);
+    pages = pages.subspan(page_count);
+    if (record.cp <= newest) continue;
+    const Status status = state != nullptr ? replay_state(record, *state, own_pages) : replay_names(record);
+    if (!status.ok() && status.error().code() != ErrorCode::kIo) {
+      return Error(ErrorCode::kCorrupt, device_.name() + ": a record of the journal does not fit the volume (" +
+                                            status.error().describe() + "); run fsck.tarnfs");
+    }
+    TARNFS_TRY(status);
+    ++replayed_records_;
+  }
+  return {};
+}
+
+Status Engine::replay_names(const JournalRecord& record) {
+  const std::uint64_t blocks = 2 * blocks_for_directory_change() + blocks_for_xattrs() + 4 * blocks_for_inode();
+  return run(Intent::kReplay, blocks, [&](Operation& op) -> Status {
+    op.set_now(record.time);
+    if (const auto* make = std::get_if<JournalMake>(&record.body)) return replay_make(op, *make);
+    if (const auto* link = std::get_if<JournalLink>(&record.body)) return replay_link(op, *link);
+    if (const auto* remove = std::get_if<JournalRemove>(&record.body)) return replay_remove(op, *remove);
+    return replay_rename(op, std::get<JournalRename>(record.body));
+  });
+}
+
+// Numbers in the journal were given out.
+void Engine::note_inode_in_use(InodeNumber number) {
+  if (next_inode_.load() <= number.value) next_inode_.store(number.value + 1);
+}
+
+Status Engine::replay_make(Operation& op, const JournalMake& make) {
+  if (make.inode < kFirstFreeInode || make.attributes.mode == 0)
+    return Error(ErrorCode::kInvalid, "an inode that cannot be");
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, make.parent));
+  NodeDraft draft;
+  apply_journal_attributes(make.attributes, draft.record);
+  if (!make.xattrs.empty()) {
+    TARNFS_ASSIGN(draft.xattrs, XattrSet::parse(make.xattrs));
+    draft.attribute_inode = make.attribute_inode;
+    note_inode_in_use(make.attribute_inode);
+  }
+  NewNode node;
+  node.mode = make.attributes.mode;
+  node.symlink_target = make.symlink_target;
+  draft.set_symlink_target(make.symlink_target);
+  note_inode_in_use(make.inode);
+  if (make.name.empty()) {
+    make_drafted(op, draft, node, make.inode);
+    add_orphan(make.inode);
+    return {};
+  }
+  draft.record.link_count = S_ISDIR(node.mode) ? 2 : 1;
+  draft.record.parent = S_ISDIR(node.mode) ? make.parent.value : 0;
+  WriteLock lock(directory->mutex);
+  const auto made = make_locked(op, *directory, make.name, node, draft, make.inode);
+  return made.ok() ? Status() : made.error();
+}
+
+Status Engine::replay_link(Operation& op, const JournalLink& link) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, link.parent));
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, link.inode));
+  const InodeLocks locks({directory, inode});
+  return link_locked(op, *directory, *inode, link.name);
+}
+
+Status Engine::replay_remove(Operation& op, const JournalRemove& remove) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, remove.parent));
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, remove.inode));
+  const InodeLocks locks({directory, inode});
+  return remove_locked(op, *directory, *inode, remove.name);
+}
+
+Status Engine::replay_rename(Operation& op, const JournalRename& rename) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  RenameParties parties;
+  parties.from_name = rename.from_name;
+  parties.to_name = rename.to_name;
+  TARNFS_ASSIGN(parties.from, get_directory(op, rename.from));
+  TARNFS_ASSIGN(parties.to, get_directory(op, rename.to));
+  TARNFS_ASSIGN(parties.source, get_inode(op, rename.source));
+  if (rename.target != InodeNumber{}) {
+    TARNFS_ASSIGN(parties.target, get_inode(op, rename.target));
+  }
+  if (rename.exchange && parties.target == nullptr) return Error(ErrorCode::kInvalid, "an exchange with nothing");
+  const InodeLocks locks({parties.from, parties.to, parties.source, parties.target});
+  return rename.exchange ? exchange_locked(op, parties) : replace_locked(op, parties);
+}
+
+Status Engine::replay_state(const JournalRecord& record, const JournalInodeState& state,
+                            std::span<const PageRef> pages) {
+  std::uint64_t blocks = blocks_for_inode() + blocks_for_xattrs() + state.cut.size() * blocks_for_cut();
+  for (const JournalPages& run : state.pages) {
+    if (run.first_page > kFileSizeMaxBytes / kBlockSize) return Error(ErrorCode::kInvalid, "a page that cannot be");
+    blocks += blocks_for_pages(run.first_page, run.count());
+  }
+  return run(Intent::kReplay, blocks, [&](Operation& op) -> Status {
+    op.set_now(record.time);
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, state.inode));
+    WriteLock lock(inode->mutex);
+    if ((inode->record.mode & S_IFMT) != (state.attributes.mode & S_IFMT)) {
+      return Error(ErrorCode::kInvalid, "an inode of another type");
+    }
+    if (state.xattrs) {
+      XattrSet set;
+      if (!state.xattrs->empty()) {
+        TARNFS_ASSIGN(set, XattrSet::parse(*state.xattrs));
+        note_inode_in_use(state.attribute_inode);
+      }
+      TARNFS_TRY(store_xattrs(op, *inode, set, state.attribute_inode));
+    }
+    begin_change(op, *inode);
+    for (const JournalPageRange& range : state.cut) cut_pages(op, *inode, range.first_page, range.end_page);
+    std::size_t next = 0;
+    for (const JournalPages& run : state.pages) {
+      for (std::uint64_t i = 0; i < run.checksums.size(); ++i) {
+        put_page(op, *inode, run.first_page + i, pages[next++]);
+      }
+    }
+    apply_journal_attributes(state.attributes, inode->record);
+    return {};
+  });
+}
+
+}  // namespace tarnfs

@@ -1,0 +1,245 @@
+// What fsync promised is there after a crash, without a consistency point.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <thread>
+
+#include "fs/check/journal_repair.h"
+#include "tests/support/test_volume.h"
+
+using namespace tarnfs;
+using tarnfs::testing::TestVolume;
+
+namespace {
+
+InodeNumber find(TestVolume& test, InodeNumber parent, std::string_view name) {
+  const auto found = test.volume->lookup(parent, name);
+  return found.ok() ? found->inode : InodeNumber{};
+}
+
+std::uint64_t cp_count(TestVolume& test) {
+  return test.volume->status().cp_count;
+}
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
+
+}  // namespace
+
+TEST_CASE("a written and fsynced file is there after a crash, and no consistency point was taken") {
+  TestVolume test;
+  const InodeNumber directory = test.make(kRootDirectory, "d", S_IFDIR | 0750);
+  const InodeNumber file = test.make(directory, "f");
+  REQUIRE(test.write(file, 5000, "content").ok());
+  REQUIRE(test.volume->fsync(file, false).ok());
+  CHECK(cp_count(test) == 0);
+  CHECK(test.volume->status().journal_used_bytes > 0);
+  test.crash_and_reopen();
+  CHECK(find(test, kRootDirectory, "d") == directory);
+  REQUIRE(find(test, directory, "f") == file);
+  CHECK(test.read(file, 5000, 100) == "content");
+  CHECK(test.volume->attributes(file)->size_bytes == 5007);
+  CHECK(test.volume->attributes(directory)->mode == (S_IFDIR | 0750));
+  CHECK(test.volume->status().journal_used_bytes == 0);
+  test.reopen();
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("what was not fsynced does not come along, names do") {
+  TestVolume test;
+  const InodeNumber kept = test.make(kRootDirectory, "kept");
+  const InodeNumber other = test.make(kRootDirectory, "other");
+  REQUIRE(test.write(kept, 0, "one").ok());
+  REQUIRE(test.write(other, 0, "two").ok());
+  REQUIRE(test.volume->fsync(kept, true).ok());
+  test.crash_and_reopen();
+  CHECK(test.read(find(test, kRootDirectory, "kept"), 0, 10) == "one");
+  CHECK(test.read(find(test, kRootDirectory, "other"), 0, 10) == "");
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("cuts, holes and rewrites between fsyncs") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, std::string(30000, 'a')).ok());
+  REQUIRE(test.volume->fsync(file, false).ok());
+  AttributeChanges shorter;
+  shorter.size_bytes = 9000;
+  REQUIRE(test.volume->change_attributes(file, shorter).ok());
+  REQUIRE(test.write(file, 20000, "end").ok());
+  REQUIRE(test.volume->fallocate(file, 0, 4096, {true, true, false}).ok());
+  REQUIRE(test.volume->fsync(file, true).ok());
+  REQUIRE(test.write(file, 1, "b").ok());
+  REQUIRE(test.volume->fsync(file, true).ok());
+  test.crash_and_reopen();
+  std::string expected(20003, '\0');
+  for (std::size_t i = 4096; i < 9000; ++i) expected[i] = 'a';
+  expected[1] = 'b';
+  expected.replace(20000, 3, "end");
+  CHECK(test.read(file, 0, 40000) == expected);
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("all operations on names, attributes and symlinks") {
+  TestVolume test;
+  const InodeNumber a = test.make(kRootDirectory, "a", S_IFDIR | 0755);
+  const InodeNumber b = test.make(kRootDirectory, "b", S_IFDIR | 0755);
+  const InodeNumber file = test.make(a, "file");
+  REQUIRE(test.volume->set_xattr(file, "user.x", bytes_of("value"), XattrMode::kCreateOrReplace).ok());
+  REQUIRE(test.volume->link(file, b, "second").ok());
+  REQUIRE(test.volume->rename(a, "file", b, "moved", RenameMode::kReplace).ok());
+  NewNode symlink;
+  symlink.mode = S_IFLNK | 0777;
+  const std::string target(1000, 't');
+  symlink.symlink_target = target;
+  const InodeNumber link = test.volume->make_node(a, "link", symlink)->inode;
+  test.make(a, "gone");
+  REQUIRE(test.volume->unlink(a, "gone").ok());
+  const InodeNumber unnamed = test.volume->make_unnamed(a, NewNode{.mode = S_IFREG | 0600})->inode;
+  REQUIRE(test.write(unnamed, 0, "unnamed").ok());
+  REQUIRE(test.volume->link(unnamed, a, "named").ok());
+  REQUIRE(test.volume->rename(kRootDirectory, "a", b, "a", RenameMode::kReplace).ok());
+  REQUIRE(test.volume->rename(b, "a", b, "second", RenameMode::kExchange).ok());
+  for (const InodeNumber inode : {file, unnamed}) REQUIRE(test.volume->fsync(inode, false).ok());
+  CHECK(cp_count(test) == 0);
+  test.crash_and_reopen();
+  CHECK(find(test, b, "moved") == file);
+  CHECK(find(test, b, "a") == file);
+  CHECK(find(test, b, "second") == a);
+  CHECK(test.volume->attributes(file)->link_count == 2);
+  CHECK(test.volume->xattr(file, "user.x").value() == "value");
+  CHECK(test.volume->symlink_target(link).value() == target);
+  CHECK(find(test, a, "gone") == InodeNumber{});
+  CHECK(test.read(find(test, a, "named"), 0, 100) == "unnamed");
+  CHECK(find(test, kRootDirectory, "a") == InodeNumber{});
+  test.reopen();
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a file renamed over another brings its content") {
+  TestVolume test;
+  const InodeNumber old_file = test.make(kRootDirectory, "config");
+  REQUIRE(test.write(old_file, 0, "old").ok());
+  const InodeNumber bystander = test.make(kRootDirectory, "bystander");
+  REQUIRE(test.volume->consistency_point().ok());
+  const InodeNumber fresh = test.make(kRootDirectory, "config.new");
+  REQUIRE(test.write(fresh, 0, "new").ok());
+  REQUIRE(test.volume->rename(kRootDirectory, "config.new", kRootDirectory, "config", RenameMode::kReplace).ok());
+  REQUIRE(test.write(bystander, 0, "x").ok());
+  REQUIRE(test.volume->fsync(bystander, false).ok());
+  test.crash_and_reopen();
+  CHECK(test.read(find(test, kRootDirectory, "config"), 0, 10) == "new");
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a read-only volume shows what the journal has and writes nothing") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, "content").ok());
+  REQUIRE(test.volume->fsync(file, false).ok());
+  auto copy = test.device->clone();
+  VolumeOptions options;
+  options.mode = VolumeMode::kReadOnly;
+  const auto opened = Volume::open(*copy, options);
+  REQUIRE(opened.ok());
+  std::string text(7, ' ');
+  REQUIRE((*opened)->lookup(kRootDirectory, "f").ok());
+  CHECK((*opened)->read(file, 0, std::as_writable_bytes(std::span(text))).value() == 7);
+  CHECK(text == "content");
+  CHECK(copy->written_blocks() == 0);
+}
+
+TEST_CASE("a small journal wraps, and what does not fit is left to a consistency point") {
+  TestVolume test(4096);  // 256 blocks of journal
+  std::map<std::uint64_t, std::string> contents;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < 5; ++i) files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
+  for (int round = 0; round < 300; ++round) {
+    const InodeNumber file = files[static_cast<std::size_t>(round) % files.size()];
+    const std::string content(static_cast<std::size_t>(1 + round * 577 % 40000), static_cast<char>('a' + round % 26));
+    REQUIRE(test.write(file, 0, content).ok());
+    std::string& expected = contents[file.value];
+    expected.resize(std::max(expected.size(), content.size()));
+    expected.replace(0, content.size(), content);
+    REQUIRE(test.volume->fsync(file, true).ok());
+  }
+  const InodeNumber large = test.make(kRootDirectory, "large");
+  REQUIRE(test.write(large, 0, std::string(1 << 20, 'x')).ok());
+  REQUIRE(test.volume->fsync(large, true).ok());
+  CHECK(cp_count(test) > 3);
+  test.crash_and_reopen();
+  for (const InodeNumber file : files) CHECK(test.read(file, 0, 50000) == contents[file.value]);
+  CHECK(test.read(large, 0, 2 << 20) == std::string(1 << 20, 'x'));
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("many threads share the journal") {
+  TestVolume test;
+  constexpr int kThreads = 8;
+  constexpr int kRounds = 200;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < kThreads; ++i) files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      const InodeNumber file = files[static_cast<std::size_t>(i)];
+      for (int round = 0; round < kRounds; ++round) {
+        const std::string text = std::to_string(i) + ":" + std::to_string(round);
+        TARNFS_ASSERT(test.write(file, static_cast<std::uint64_t>(round) * 4096, text).ok());
+        TARNFS_ASSERT(test.volume->fsync(file, true).ok());
+        if (i == 0 && round % 20 == 0) TARNFS_ASSERT(test.volume->consistency_point().ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  test.crash_and_reopen();
+  for (int i = 0; i < kThreads; ++i) {
+    for (int round = 0; round < kRounds; ++round) {
+      const std::string text = std::to_string(i) + ":" + std::to_string(round);
+      CHECK(test.read(files[static_cast<std::size_t>(i)], static_cast<std::uint64_t>(round) * 4096, text.size()) ==
+            text);
+    }
+  }
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a failed write of the journal fails every fsync from then on") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, "a").ok());
+  test.device->fail_from_call(0);
+  CHECK(test.volume->fsync(file, false).error().code() == ErrorCode::kIo);
+  test.device->fail_from_call(std::nullopt);
+  CHECK(test.volume->fsync(file, false).error().code() == ErrorCode::kIo);
+  CHECK(test.write(file, 0, "b").error().code() == ErrorCode::kReadOnly);
+  CHECK(test.volume->status().stopped);
+  CHECK(test.volume->read_only());
+  test.crash_and_reopen();
+  CHECK(find(test, kRootDirectory, "f") == InodeNumber{});
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a damaged journal is told, not passed over") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  for (const char* text : {"a", "b", "c"}) {
+    REQUIRE(test.write(file, 0, text).ok());
+    REQUIRE(test.volume->fsync(file, false).ok());
+  }
+  auto copy = test.device->clone();
+  const Superblock superblock = test.volume->superblock();
+  copy->damage(Address{superblock.journal_first + 2});
+  const auto opened = Volume::open(*copy, test.options);
+  REQUIRE_FALSE(opened.ok());
+  CHECK(opened.error().code() == ErrorCode::kCorrupt);
+  CHECK(opened.error().message().find("journal is damaged") != std::string::npos);
+  CHECK_FALSE(check_volume(*copy, {})->clean());
+  CHECK(give_up_damaged_journal(*copy).value());
+  CHECK_FALSE(give_up_damaged_journal(*copy).value());
+  CHECK(check_volume(*copy, {})->clean());
+  const auto again = Volume::open(*copy, test.options);
+  REQUIRE(again.ok());
+  CHECK((*again)->attributes(file)->size_bytes == 1);
+}
