@@ -158,7 +158,9 @@ Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superb
 }
 
 Status publish_root(BlockDevice& device, const RootBlock& root) {
+#ifndef TARNFS_PLANT_EARLY_ROOT  // a test plants this bug: the root before its blocks
   TARNFS_TRY(device.flush());
+#endif
   const PageRef page = page_of(root);
   TARNFS_TRY(device.write(root_slot_of(Cp{root.cp}, root.size_blocks), std::span(&page, 1)));
   return device.flush();

@@ -1,0 +1,275 @@
+#include "tests/support/volume_life.h"
+
+#include <thread>
+
+#include "fs/check/checker.h"
+#include "fs/engine/volume.h"
+#include "fs/storage/format_volume.h"
+#include "tests/support/simulated_clock.h"
+
+namespace tarnfs::testing {
+namespace {
+
+constexpr std::uint64_t kImageBlocks = 2048;
+
+VolumeOptions options_for(VolumeMode mode, Clock& clock) {
+  VolumeOptions options;
+  options.mode = mode;
+  options.cp_interval_ms = 0;
+  options.clock = &clock;
+  return options;
+}
+
+// Takes consistency points on a thread of its own while a workload runs: one whenever the workload has moved on.
+class PointsBeside {
+ public:
+  struct Taken {
+    std::size_t begin_event;
+    std::size_t end_event;
+  };
+  PointsBeside(FileSystem& volume, RecordingBlockDevice& device)
+      : volume_(volume), device_(device), thread_([this] { run(); }) {}
+  ~PointsBeside() { finish(); }
+  PointsBeside(const PointsBeside&) = delete;
+  PointsBeside& operator=(const PointsBeside&) = delete;
+
+  void moved_on() {
+    MutexLock lock(mutex_);
+    ++moves_;
+    changed_.notify_all();
+  }
+  const std::vector<Taken>& finish() {
+    {
+      MutexLock lock(mutex_);
+      finished_ = true;
+      changed_.notify_all();
+    }
+    if (thread_.joinable()) thread_.join();
+    return taken_;
+  }
+
+ private:
+  bool wait_for_move(std::uint64_t& seen) {
+    MutexLock lock(mutex_);
+    while (moves_ == seen && !finished_) changed_.wait(mutex_);
+    seen = moves_;
+    return !finished_;
+  }
+  void run() {
+    for (std::uint64_t seen = 0; wait_for_move(seen);) {
+      const std::size_t begin_event = device_.mark();
+      const bool done = volume_.consistency_point().ok();
+      const std::size_t end_event = device_.mark();
+      if (done) taken_.push_back(Taken{begin_event, end_event});
+    }
+  }
+
+  FileSystem& volume_;
+  RecordingBlockDevice& device_;
+  Mutex mutex_;
+  Condition changed_;
+  std::uint64_t moves_ TARNFS_GUARDED_BY(mutex_) = 0;
+  bool finished_ TARNFS_GUARDED_BY(mutex_) = false;
+  std::vector<Taken> taken_;  // the thread's until it was joined
+  std::thread thread_;
+};
+
+class LifeRun {
+ public:
+  LifeRun(VolumeLife& life, Volume& volume, RecordingBlockDevice& device, const LifeOptions& options)
+      : life_(life),
+        volume_(volume),
+        device_(device),
+        options_(options),
+        runner_(volume, life.model, device, options.stamp) {}
+
+  bool settle(const Observation& expected) {
+    const auto seen = observe(volume_);
+    if (!seen.ok()) return fail("before the first operation: " + seen.error().describe());
+    if (const std::string other = difference(expected, *seen); !other.empty()) {
+      return fail("opened once more it shows something else: " + other);
+    }
+    if (const auto point = volume_.consistency_point(); !point.ok()) return fail(point.error().describe());
+    life_.settled_event = device_.mark();
+    return true;
+  }
+
+  void run(const Workload& workload) {
+    std::optional<PointsBeside> beside;
+    if (workload.concurrent_points) {
+      life_.model.expect_concurrent_points();
+      beside.emplace(volume_, device_);
+    }
+    for (const Operation& operation : workload.operations) {
+      if (!run_one(operation)) break;
+    }
+    std::mt19937_64 random(options_.seed);
+    for (std::size_t i = 0; i < workload.random_operations && life_.problem.empty(); ++i) {
+      run_one(sensible_operation(random));
+      if (beside) beside->moved_on();
+    }
+    if (!beside) return;
+    for (const PointsBeside::Taken& taken : beside->finish()) {
+      life_.model.persisted(Persistence::kConsistencyPoint, 0, taken.begin_event, taken.end_event);
+    }
+  }
+
+  void close() {
+    const std::size_t begin_event = device_.mark();
+    const Status status = volume_.close();
+    if (!status.ok()) {
+      fail("close: " + status.error().describe());
+      return;
+    }
+    life_.model.persisted(Persistence::kConsistencyPoint, 0, begin_event, device_.mark());
+  }
+
+ private:
+  bool fail(const std::string& problem) {
+    if (life_.problem.empty()) life_.problem = problem;
+    return false;
+  }
+  bool run_one(const Operation& operation) {
+    switch (runner_.run(operation)) {
+      case WorkloadRunner::Outcome::kDone:
+        return true;
+      case WorkloadRunner::Outcome::kNoSense:
+        life_.makes_sense = false;
+        return false;
+      case WorkloadRunner::Outcome::kFailed:
+        break;
+    }
+    // A small volume may be full: then nothing was changed.
+    if (runner_.error().code() == ErrorCode::kNoSpace) return true;
+    return fail(describe(operation) + ": " + runner_.error().describe());
+  }
+  Operation sensible_operation(std::mt19937_64& random) const {
+    constexpr int kAttempts = 200;
+    Operation operation;
+    for (int i = 0; i < kAttempts; ++i) {
+      operation = random_operation(random);
+      if (runner_.makes_sense(operation)) return operation;
+    }
+    return Operation{};
+  }
+
+  VolumeLife& life_;
+  Volume& volume_;
+  RecordingBlockDevice& device_;
+  const LifeOptions& options_;
+  WorkloadRunner runner_;
+};
+
+Result<Observation> observe_disk(BlockDevice& device, VolumeMode mode, Clock& clock) {
+  TARNFS_ASSIGN(const std::unique_ptr<Volume> volume, Volume::open(device, options_for(mode, clock)));
+  TARNFS_ASSIGN(Observation seen, observe(*volume));
+  TARNFS_TRY(volume->close());
+  return seen;
+}
+
+std::string problems_of(BlockDevice& device) {
+  const auto report = check_volume(device, CheckOptions{});
+  if (!report.ok()) return report.error().describe();
+  std::string text;
+  for (const Problem& problem : report->problems) {
+    if (problem.severity == Severity::kError) text += "\n  " + problem.text;
+  }
+  return text;
+}
+
+std::string look_again(const CrashImage& image, const Observation& expected, Clock& clock) {
+  RecordingBlockDevice device(image);
+  if (const std::string found = problems_of(device); !found.empty()) return "before recovery the checker finds" + found;
+  const auto writable = observe_disk(device, VolumeMode::kReadWrite, clock);
+  if (!writable.ok()) return "opened for writing: " + writable.error().describe();
+  if (const std::string other = difference(expected, *writable); !other.empty()) {
+    return "opened for writing it shows something else than read-only: " + other;
+  }
+  if (const std::string found = problems_of(device); !found.empty()) return "after recovery the checker finds" + found;
+  const auto closed = observe_disk(device, VolumeMode::kReadOnly, clock);
+  if (!closed.ok()) return "after it was closed: " + closed.error().describe();
+  const std::string other = difference(expected, *closed);
+  return other.empty() ? "" : "after it was closed it shows something else: " + other;
+}
+
+}  // namespace
+
+std::string difference(const Observation& left, const Observation& right) {
+  if (left.names != right.names) return "names" + describe(left.names) + " and" + describe(right.names);
+  for (const auto& [number, inode] : left.inodes) {
+    const ObservedInode& other = right.inodes.at(number);
+    const std::string where = " of " + path_of(left.names, number);
+    if (!(inode.metadata == other.metadata)) return "metadata" + where;
+    if (inode.link_count != other.link_count) return "link count" + where;
+    if (*inode.content != *other.content) {
+      return "content" + where + ", " + std::to_string(inode.content->size()) + " and " +
+             std::to_string(other.content->size()) + " bytes";
+    }
+  }
+  return {};
+}
+
+VolumeLife live(const CrashImage& image, const Observation& seen, const Workload& workload,
+                const LifeOptions& options) {
+  VolumeLife life(image, seen);
+  SimulatedClock clock(options.seed);
+  RecordingBlockDevice device(image);
+  auto opened = Volume::open(device, options_for(VolumeMode::kReadWrite, clock));
+  if (!opened.ok()) {
+    life.problem = "open: " + opened.error().describe();
+    return life;
+  }
+  {
+    const std::unique_ptr<Volume> volume = std::move(opened).value();
+    LifeRun run(life, *volume, device, options);
+    if (!options.settle_first || run.settle(seen)) {
+      run.run(workload);
+      if (options.close_at_end && life.problem.empty()) run.close();
+    }
+  }
+  life.events = device.events();
+  return life;
+}
+
+StartingPoint make_starting_point() {
+  SimulatedClock clock(0);
+  RecordingBlockDevice device{CrashImage(kImageBlocks)};
+  TARNFS_ASSERT(format_volume(device, FormatOptions{"crash", {}, 0, 0}, clock).ok());
+  {
+    auto volume = Volume::open(device, options_for(VolumeMode::kReadWrite, clock));
+    TARNFS_ASSERT(volume.ok());
+    const auto empty = observe(**volume);
+    TARNFS_ASSERT(empty.ok());
+    ModelFileSystem model(*empty);
+    WorkloadRunner runner(**volume, model, device, "start");
+    for (const Operation& operation : starting_operations()) {
+      TARNFS_ASSERT(runner.run(operation) == WorkloadRunner::Outcome::kDone);
+    }
+    TARNFS_ASSERT((*volume)->close().ok());
+  }
+  auto seen = observe_disk(device, VolumeMode::kReadOnly, clock);
+  TARNFS_ASSERT(seen.ok());
+  CrashImage image = device.image();
+  image.compact();
+  return StartingPoint{std::move(image), std::move(seen).value()};
+}
+
+Look look_at(const CrashImage& image) {
+  SimulatedClock clock(0);
+  Look look;
+  RecordingBlockDevice device(image);
+  auto seen = observe_disk(device, VolumeMode::kReadOnly, clock);
+  if (!seen.ok()) {
+    look.problem = "opened read-only: " + seen.error().describe();
+    return look;
+  }
+  look.seen = std::move(seen).value();
+  if (device.written_blocks() != 0) {
+    look.problem = "opened read-only it writes " + std::to_string(device.written_blocks()) + " blocks";
+    return look;
+  }
+  look.problem = look_again(image, look.seen, clock);
+  return look;
+}
+
+}  // namespace tarnfs::testing
