@@ -43,6 +43,13 @@ struct CrashSimulation::WorkloadCheck {
   ContentPool contents;
 };
 
+// What came after a crash, on a disk of its own.
+struct CrashSimulation::SecondLife {
+  VolumeLife life;
+  std::vector<DeviceEvent> events;  // with those before the crash that may still be lost
+  std::size_t first_cut = 0;        // where the life's own events begin
+};
+
 VolumeLife CrashSimulation::live_once(const Workload& workload, std::size_t index) const {
   LifeOptions options;
   options.seed = mix_bits(seed_ ^ hash_of(workload.name));
@@ -149,49 +156,72 @@ std::string CrashSimulation::check_state(WorkloadCheck& check, const CrashSpec& 
   return check_second_life(check, spec, image, seen, nullptr);
 }
 
-std::string CrashSimulation::check_second_life(WorkloadCheck& check, const CrashSpec& spec, const CrashImage& image,
-                                               const Observation& seen, const CrashSpec* only) {
+// Where all that was written is there, it was the process that died and not the machine: what was not flushed then is
+// still not assured in the second life.
+CrashSimulation::SecondLife CrashSimulation::live_again(const WorkloadCheck& check, const CrashSpec& spec,
+                                                        const CrashImage& image, const Observation& seen) const {
   Workload workload;
   workload.random_operations = kSecondLifeOperations;
   LifeOptions options;
   options.seed = mix_bits(seed_ ^ hash_of(check.name + spec.text()));
   options.stamp = "v";
   options.settle_first = true;
-  const VolumeLife life = live(image, seen, workload, options);
-  const CrashLog log(life.start, life.events);
-  if (!life.problem.empty()) {
-    return report(check, spec.text() + "/0.0.0.0", check.log.describe(spec) + "\nafter recovery:", life.problem);
+  SecondLife second{live(image, seen, workload, options), {}, 0};
+  if (spec.kind != CrashSpec::Kind::kAll) {
+    second.events = second.life.events;
+    return second;
   }
-  if (only != nullptr) return check_second_state(check, spec, life, log, *only);
-  std::mt19937_64 random(options.seed);
-  std::vector<CrashSpec> specs = log.cut_points();
-  std::shuffle(specs.begin(), specs.end(), random);
-  specs.resize(std::min(specs.size(), kSecondLifeStates / 2));
-  const std::vector<CrashSpec> variations = log.variations(random);
-  const std::size_t taken = std::min(variations.size(), kSecondLifeStates - specs.size());
-  specs.insert(specs.end(), variations.begin(), variations.begin() + static_cast<std::ptrdiff_t>(taken));
-  for (const CrashSpec& second : specs) {
-    if (std::string violation = check_second_state(check, spec, life, log, second); !violation.empty()) {
-      return violation;
+  second.first_cut = spec.cut;
+  second.events.assign(check.life.events.begin(), check.life.events.begin() + static_cast<std::ptrdiff_t>(spec.cut));
+  for (DeviceEvent event : second.life.events) {
+    event.flush_begin_event += spec.cut;
+    second.events.push_back(std::move(event));
+  }
+  second.life.start = check.life.start;
+  return second;
+}
+
+std::string CrashSimulation::check_second_life(WorkloadCheck& check, const CrashSpec& spec, const CrashImage& image,
+                                               const Observation& seen, const CrashSpec* only) {
+  const SecondLife again = live_again(check, spec, image, seen);
+  if (!again.life.problem.empty()) {
+    return report(check, spec.text() + "/0.0.0.0",
+                  check.log.describe(spec) + "\nafter recovery:\n" + again.life.model.steps_text(), again.life.problem);
+  }
+  const CrashLog log(again.life.start, again.events);
+  if (only != nullptr) return check_second_state(check, spec, again, log, *only);
+  std::mt19937_64 random(mix_bits(seed_ ^ hash_of(check.name + spec.text() + " again")));
+  const auto some_of = [&](std::vector<CrashSpec> specs) {
+    std::erase_if(specs, [&](const CrashSpec& second) { return second.cut < again.first_cut; });
+    std::shuffle(specs.begin(), specs.end(), random);
+    specs.resize(std::min(specs.size(), kSecondLifeStates / 2));
+    return specs;
+  };
+  for (const std::vector<CrashSpec>& specs : {some_of(log.cut_points()), some_of(log.variations(random))}) {
+    for (const CrashSpec& second : specs) {
+      std::string violation = check_second_state(check, spec, again, log, second);
+      if (!violation.empty()) return violation;
     }
   }
   return {};
 }
 
-std::string CrashSimulation::check_second_state(WorkloadCheck& check, const CrashSpec& first, const VolumeLife& life,
+std::string CrashSimulation::check_second_state(WorkloadCheck& check, const CrashSpec& first, const SecondLife& again,
                                                 const CrashLog& log, const CrashSpec& second) {
   bool is_new = false;
   const Look& look = look_once(check, log.build(second), is_new);
   counts_.states_after_recovery += is_new ? 1 : 0;
   std::string problem = look.problem;
   if (problem.empty()) {
-    problem = second.cut <= life.settled_event ? check.life.model.judge(look.seen, first.cut)
-                                               : life.model.judge(look.seen, second.cut);
+    const std::size_t settled = again.first_cut + again.life.settled_event;
+    problem = second.cut <= settled ? check.life.model.judge(look.seen, first.cut)
+                                    : again.life.model.judge(look.seen, second.cut - again.first_cut);
   }
   if (problem.empty()) return {};
   return report(check, first.text() + "/" + second.text(),
-                check.log.describe(first) + "\nafter recovery (settled at event " + std::to_string(life.settled_event) +
-                    "):\n" + life.model.steps_text() + log.describe(second),
+                check.log.describe(first) + "\nafter recovery (its events begin at " + std::to_string(again.first_cut) +
+                    ", settled " + std::to_string(again.life.settled_event) + " after that):\n" +
+                    again.life.model.steps_text() + log.describe(second),
                 problem);
 }
 

@@ -43,6 +43,7 @@ class CrashSimulation {
 
  private:
   struct WorkloadCheck;
+  struct SecondLife;
 
   VolumeLife live_once(const Workload& workload, std::size_t index) const;
   std::string check_class(const std::string& class_name, std::uint64_t share, std::uint64_t states_each,
@@ -53,7 +54,9 @@ class CrashSimulation {
   std::string check_state(WorkloadCheck& check, const CrashSpec& spec);
   std::string check_second_life(WorkloadCheck& check, const CrashSpec& spec, const CrashImage& image,
                                 const Observation& seen, const CrashSpec* only);
-  std::string check_second_state(WorkloadCheck& check, const CrashSpec& first, const VolumeLife& life,
+  SecondLife live_again(const WorkloadCheck& check, const CrashSpec& spec, const CrashImage& image,
+                        const Observation& seen) const;
+  std::string check_second_state(WorkloadCheck& check, const CrashSpec& first, const SecondLife& again,
                                  const CrashLog& log, const CrashSpec& second);
   // The look from the cache, or a new one, which is counted.
   const Look& look_once(WorkloadCheck& check, const CrashImage& image, bool& is_new);

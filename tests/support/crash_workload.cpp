@@ -245,9 +245,25 @@ std::string describe(const Operation& operation) {
 }
 
 std::vector<Operation> starting_operations() {
-  return {{Kind::kMakeDirectory, "A"}, {Kind::kMakeDirectory, "B"},         {Kind::kMakeDirectory, "A/e"},
-          {Kind::kCreate, "A/f"},      {Kind::kWrite, "A/f", "", 0, 10240}, {Kind::kSetXattr, "A/f", "user.x", 0, 10},
-          {Kind::kCreate, "B/g"},      {Kind::kWrite, "B/g", "", 0, 100},   {Kind::kConsistencyPoint}};
+  std::vector<Operation> operations{{Kind::kCreate, "pad"},
+                                    {Kind::kWrite, "pad", "", 0, 30 * kBlockSize},
+                                    {Kind::kConsistencyPoint},
+                                    {Kind::kMakeDirectory, "A"},
+                                    {Kind::kMakeDirectory, "B"},
+                                    {Kind::kMakeDirectory, "A/e"},
+                                    {Kind::kCreate, "A/f"},
+                                    {Kind::kSetXattr, "A/f", "user.x", 0, 10},
+                                    {Kind::kCreate, "B/g"},
+                                    {Kind::kConsistencyPoint},
+                                    {Kind::kWrite, "B/g", "", 0, 100},
+                                    {Kind::kConsistencyPoint}};
+  for (std::uint64_t page = 0; page < 3; ++page) {
+    operations.push_back({Kind::kWrite, "A/f", "", page * kBlockSize, page < 2 ? kBlockSize : kBlockSize / 2});
+    operations.push_back({Kind::kConsistencyPoint});
+    operations.push_back({Kind::kAppend, "pad", "", 0, 3 * kBlockSize});
+    operations.push_back({Kind::kConsistencyPoint});
+  }
+  return operations;
 }
 
 std::size_t workload_count(const std::string& class_name) {

@@ -66,7 +66,8 @@ struct Workload {
   bool concurrent_points = false;  // a second thread takes consistency points all the time
 };
 
-// What every workload starts on: A/f (two and a half pages, an attribute), B/g (100 bytes), and the directory A/e.
+// Makes what every workload starts on: A/f (two and a half pages, an attribute), B/g (100 bytes), and the directory A/e.
+// Between their blocks are those of a file "pad" that is to be removed.
 std::vector<Operation> starting_operations();
 
 // How many workloads of a class there are ("one", "two"); 0: any number ("three", "long", "beside").
