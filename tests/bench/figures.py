@@ -1,0 +1,97 @@
+"""Medians and ratios of what was measured. Pure functions; tests/bench/figures_test.py has their tests.
+
+A result is a dictionary {suite: {phase: {peer: {round: {"value": ..., "unit": ..., ...}}}}}. Rounds are counted from 0,
+and a peer that failed in a round has no entry there.
+"""
+
+from statistics import median
+
+# Units of which less is better. All others are rates.
+LESS_IS_BETTER = ("s", "x", "us")
+SUBJECT = "tarnfs"
+
+# What issues of the project ask for: (suite, phases, peer, at least this ratio of tarnfs to the peer).
+GOALS = (
+    ("fsync", "overwrite_4k_fdatasync_1_job", "ext4", 1.0),
+    ("fsync", "overwrite_4k_fdatasync_8_jobs", "ext4", 1.0),
+    ("fsync", "overwrite_4k_fdatasync_1_job", "btrfs", 2.0),
+    ("fsync", "overwrite_4k_fdatasync_8_jobs", "btrfs", 2.0),
+    ("fsync", "create_write_4k_fsync_1_job", "ext4", 1.0),
+    ("fsync", "create_write_4k_fsync_8_jobs", "ext4", 1.0),
+    ("fsync", "sqlite_rollback", "ext4", 1.0),
+    ("fsync", "sqlite_wal", "ext4", 1.0),
+    *(
+        ("metadata", phase, peer, ratio)
+        for phase in ("create_empty", "unlink", "rename", "chmod", "stat_first", "open_read_close")
+        for peer, ratio in (("nullfs", 0.55), ("passthrough_hp", 3.0))
+    ),
+    ("metadata", "rename", "btrfs", 1.0),
+    ("metadata", "unlink", "btrfs", 1.0),
+    ("metadata", "create_write_4k", "btrfs", 1.0),
+    ("stream", "write_fsync", "ext4", 0.85),
+    ("stream", "read_cold", "nullfs", 0.7),
+    ("stream", "read_warm", "ext4", 0.9),
+    ("stream", "random_read_4k_cold_1_job", "ext4", 0.7),
+    ("stream", "random_read_4k_cold_8_jobs", "ext4", 0.7),
+    ("stream", "random_write_4k_fsync_at_end", "btrfs", 1.0),
+)
+# The same for figures of which there must be at most so much: (suite, phase, unit's limit).
+LIMITS = (("fsync", "write_amplification", 1.05),)
+
+
+def median_value(rounds, key="value"):
+    """The median over the rounds, or None when no round has the figure."""
+    values = [figure[key] for figure in rounds.values() if figure.get(key) is not None]
+    return median(values) if values else None
+
+
+def ratios(subject_rounds, peer_rounds):
+    """The subject's figure through the peer's, for each round that both have; above 1 the subject is better."""
+    found = []
+    for number, figure in sorted(subject_rounds.items()):
+        peer = peer_rounds.get(number)
+        if peer is None or not peer["value"] or not figure["value"]:
+            continue
+        ratio = figure["value"] / peer["value"]
+        found.append(1 / ratio if figure["unit"] in LESS_IS_BETTER else ratio)
+    return found
+
+
+def ratio_summary(subject_rounds, peer_rounds):
+    """{"median", "least", "most"} of the ratios, or None. Each ratio is within one round, so that what slows the
+    machine for some minutes slows both sides of it."""
+    found = ratios(subject_rounds, peer_rounds)
+    return {"median": median(found), "least": min(found), "most": max(found)} if found else None
+
+
+def summarize(results, peers):
+    """{suite: {phase: {"unit", "medians": {peer: value}, "latencies": {peer: {...}}, "ratios": {peer: {...}}}}}."""
+    summary = {}
+    for suite, phases in results.items():
+        for phase, by_peer in phases.items():
+            units = [figure["unit"] for rounds in by_peer.values() for figure in rounds.values()]
+            row = {"unit": units[0] if units else "", "medians": {}, "latencies": {}, "ratios": {}}
+            for peer in peers:
+                rounds = by_peer.get(peer, {})
+                row["medians"][peer] = median_value(rounds)
+                latencies = {key: median_value(rounds, key) for key in ("p50_us", "p99_us", "p999_us")}
+                if latencies["p50_us"] is not None:
+                    row["latencies"][peer] = latencies
+                if peer != SUBJECT and (ratio := ratio_summary(by_peer.get(SUBJECT, {}), rounds)):
+                    row["ratios"][peer] = ratio
+            summary.setdefault(suite, {})[phase] = row
+    return summary
+
+
+def judge(summary):
+    """[(suite, phase, what it is held against, goal, figure, met)] for each goal whose figures are there."""
+    judged = []
+    for suite, phase, peer, goal in GOALS:
+        ratio = summary.get(suite, {}).get(phase, {}).get("ratios", {}).get(peer)
+        if ratio:
+            judged.append((suite, phase, f"tarnfs / {peer}", f"at least {goal:g}", ratio["median"], ratio["median"] >= goal))
+    for suite, phase, limit in LIMITS:
+        value = summary.get(suite, {}).get(phase, {}).get("medians", {}).get(SUBJECT)
+        if value is not None:
+            judged.append((suite, phase, SUBJECT, f"at most {limit:g}", value, value <= limit))
+    return judged
