@@ -89,7 +89,8 @@ def judge(summary):
     for suite, phase, peer, goal in GOALS:
         ratio = summary.get(suite, {}).get(phase, {}).get("ratios", {}).get(peer)
         if ratio:
-            judged.append((suite, phase, f"tarnfs / {peer}", f"at least {goal:g}", ratio["median"], ratio["median"] >= goal))
+            figure = ratio["median"]
+            judged.append((suite, phase, f"tarnfs / {peer}", f"at least {goal:g}", figure, figure >= goal))
     for suite, phase, limit in LIMITS:
         value = summary.get(suite, {}).get(phase, {}).get("medians", {}).get(SUBJECT)
         if value is not None:

@@ -221,7 +221,7 @@ class Loop(Peer):
             run("losetup", "--detach", self.device)
         used = Path(f"/sys/block/{Path(self.device).name}/loop/dio").read_text().strip()
         if self.bench.direct and used != "1":
-            raise BenchError(f"{self.device} does not do direct I/O on {self.image}; its flushes would be compared unfairly")
+            raise BenchError(f"{self.device} cannot do direct I/O on {self.image}; its flushes would not compare")
         self.written_before = self.sectors_written()
 
     def unmount(self):
@@ -266,7 +266,8 @@ class NullFuse(Peer):
         return None
 
     def mount(self):
-        self.start([self.bench.built("tarnfs_bench_nullfs"), "-f", "-o", "allow_other,default_permissions", self.mountpoint])
+        binary = self.bench.built("tarnfs_bench_nullfs")
+        self.start([binary, "-f", "-o", "allow_other,default_permissions", self.mountpoint])
 
 
 class Passthrough(Peer):

@@ -1,8 +1,8 @@
 """Where a run happens: namespaces, directories, mounts and daemons, and their end.
 
-The measuring process is the first one of its own mount and process namespaces: when it ends, however it ends, the kernel
-ends its daemons and takes its mounts away, and with the mounts the loop devices, which are detached as soon as they are
-mounted. The process outside waits for it and removes the directory with the images.
+The measuring process is the first one of its own mount and process namespaces: when it ends, however it ends, the
+kernel ends its daemons and takes its mounts away, and with the mounts the loop devices, which are detached as soon as
+they are mounted. The process outside waits for it and removes the directory with the images.
 """
 
 import ctypes

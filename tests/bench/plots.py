@@ -25,9 +25,8 @@ def colours_of(peers):
 
 
 def text(x, y, content, anchor="start", weight="normal"):
-    return (
-        f'<text x="{x}" y="{y}" {FONT} text-anchor="{anchor}" font-weight="{weight}" fill="#222">{escape(content)}</text>'
-    )
+    style = f'{FONT} text-anchor="{anchor}" font-weight="{weight}" fill="#222"'
+    return f'<text x="{x}" y="{y}" {style}>{escape(content)}</text>'
 
 
 def legend(peers, colours, y, width):

@@ -17,11 +17,11 @@ METHOD = (
     "brackets; above 1 tarnfs is better, whatever the unit."
 )
 DIRECT_METHOD = (
-    "Loop devices have direct I/O on, so that the writes and flushes of the kernel's file systems reach the disk in the "
-    "same way as those of tarnfs, which opens its image with O_DIRECT."
+    "On a disk, loop devices have direct I/O on, so that the writes and flushes of the kernel's file systems reach the "
+    "disk in the same way as those of tarnfs, which opens its image with O_DIRECT."
 )
 SETTLED_METHOD = (
-    "All images were written once from end to end before they were used, and discard is off, so that nobody pays for "
+    "In the fsync suite all images were written once from end to end before they were used, and discard is off, so that nobody pays for "
     "the allocation of space in the file system below."
 )
 
@@ -98,7 +98,8 @@ def markdown(record, summary):
         for suite, reason in reasons.items():
             lines.append(f"- skipped: {name} in {suite}: {reason}")
     for failure in record["failed"]:
-        lines.append(f"- **failed**: {failure['peer']} in {failure['suite']}, round {failure['round'] + 1}: {failure['reason']}")
+        where = f"{failure['peer']} in {failure['suite']}, round {failure['round'] + 1}"
+        lines.append(f"- **failed**: {where}: {failure['reason']}")
     lines.append("")
     judged = figures.judge(summary)
     if judged:

@@ -22,7 +22,9 @@ TOP = Path(__file__).resolve().parents[2]
 DISK = Path("/var/tmp")
 MEMORY = Path("/dev/shm")
 QUICK_PEERS = ("tarnfs", "ext4", "btrfs")
-ROUNDS_LEAST = 3
+VARIANT_HELP = (
+    "one more tarnfs, with these mount options; of our own are bin=DIR for other programs, and mirror for a mirror"
+)
 
 
 class Variant(NamedTuple):
@@ -53,21 +55,23 @@ def parse(words):
     parser = argparse.ArgumentParser(
         prog="tests/bench/run",
         description="Measures tarnfs and its peers in turn and writes medians and ratios as Markdown, JSON and SVG.",
-        epilog="TARNFS_BIN names the directory with the programs to measure; else build/release, else PATH. Needs root.",
+        epilog="TARNFS_BIN names the directory with the programs to measure; else build/release, else PATH. Needs root. "
+        "TARNFS_BENCH_PASSTHROUGH names directories with the source of passthrough_hp where libfuse3-dev has none.",
     )
     known = ",".join(all_peers.CLASSES)
-    parser.add_argument("--suite", choices=[*all_peers.SUITES, "all"], default="all")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="at least 3 for figures to be shown; default 3")
-    parser.add_argument("--on", type=Path, metavar="DIR", help=f"where the images go; default {DISK} for fsync, else {MEMORY}")
-    parser.add_argument("--peers", metavar="A,B,C", help=f"of {known}; default all, with --quick {','.join(QUICK_PEERS)}")
-    parser.add_argument("--variant", type=variant_of, action="append", default=[], metavar="NAME=OPTIONS",
-                        help="one more tarnfs: mount options, and of our own bin=DIR for other programs, mirror for a mirror")
-    parser.add_argument("--output", type=Path, default=Path("bench-results"), metavar="DIR", help="default ./bench-results")
-    parser.add_argument("--quick", action="store_true", help="2 s for each timed phase, and smaller files")
-    parser.add_argument("--tiny", action="store_true", help="shows that everything works; its figures mean nothing")
-    parser.add_argument("--sparse", action="store_true", help="do not write the images of the fsync suite before their use")
-    parser.add_argument("--files", type=int, metavar="N", help="of the metadata suite")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of the metadata suite; default 2")
+    quick = ",".join(QUICK_PEERS)
+    add = parser.add_argument
+    add("--suite", choices=[*all_peers.SUITES, "all"], default="all")
+    add("--rounds", type=int, default=3, metavar="N", help="at least 3 for figures to be shown; default 3")
+    add("--on", type=Path, metavar="DIR", help=f"where the images go; default {DISK} for fsync, else {MEMORY}")
+    add("--peers", metavar="A,B,C", help=f"of {known}; default all, with --quick {quick}")
+    add("--variant", type=variant_of, action="append", default=[], metavar="NAME=OPTIONS", help=VARIANT_HELP)
+    add("--output", type=Path, default=Path("bench-results"), metavar="DIR", help="default ./bench-results")
+    add("--quick", action="store_true", help="2 s for each timed phase, fewer files, and three peers unless named")
+    add("--tiny", action="store_true", help="shows that everything works; its figures mean nothing")
+    add("--sparse", action="store_true", help="do not write the images of the fsync suite before their use")
+    add("--files", type=int, metavar="N", help="of the metadata suite")
+    add("--threads", type=int, default=2, metavar="N", help="of the metadata suite; default 2")
     arguments = parser.parse_args(words)
     arguments.suites = all_peers.SUITES if arguments.suite == "all" else (arguments.suite,)
     default = QUICK_PEERS if arguments.quick or arguments.tiny else tuple(all_peers.CLASSES)
@@ -164,7 +168,10 @@ class Session:
         on_disk = kind != "tmpfs"
         settled = suite == "fsync" and on_disk and not self.arguments.sparse
         self.record["places"][suite] = {
-            "directory": str(base), "file_system": kind, "loop_direct_io": on_disk, "images_written_before": settled,
+            "directory": str(base),
+            "file_system": kind,
+            "loop_direct_io": on_disk,
+            "images_written_before": settled,
         }
         work = self.directories[base] / suite
         work.mkdir(exist_ok=True)
@@ -211,7 +218,8 @@ class Session:
             self.record["failed"].append({"suite": suite, "round": number, "peer": peer.name, "reason": str(error)})
             say(f"failed: {error}")
         self.record["load_averages"].append(average)
-        say(f"{suite}, round {number + 1} of {self.arguments.rounds}: {peer.name} took {time.monotonic() - begun:.0f} s")
+        took = time.monotonic() - begun
+        say(f"{suite}, round {number + 1} of {self.arguments.rounds}: {peer.name} took {took:.0f} s")
 
 
 def main(words):

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Shows that the benchmark works from end to end: every suite at sizes whose figures mean nothing, on tarnfs alone, and
+that nothing of it is left. Environment: TARNFS_BIN, the build directory."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+RUN = Path(__file__).resolve().with_name("run")
+SKIPPED = 77
+PHASES = {
+    "fsync": ("overwrite_4k_fdatasync_1_job", "create_write_4k_fsync_8_jobs", "sqlite_rollback", "sqlite_wal"),
+    "metadata": ("create_empty", "stat_first", "readdir_names", "rename", "create_write_fsync"),
+    "stream": ("write_fsync", "read_cold", "random_read_4k_cold_8_jobs", "random_write_4k_fsync_at_end"),
+}
+
+
+class Smoke(unittest.TestCase):
+    def test_all_suites(self):
+        with tempfile.TemporaryDirectory(prefix="tarnfs-test-") as directory:
+            images = Path(directory) / "images"
+            images.mkdir()
+            output = Path(directory) / "output"
+            words = [RUN, "--tiny", "--rounds", "1", "--peers", "tarnfs,nullfs", "--on", images, "--output", output]
+            result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            results = json.loads((output / "results.json").read_text())["results"]
+            for suite, phases in PHASES.items():
+                for phase in phases:
+                    self.assertGreater(results[suite][phase]["tarnfs"]["0"]["value"], 0, phase)
+                self.assertTrue((output / f"{suite}.svg").exists())
+            self.assertIn("skipped: nullfs in fsync", (output / "results.md").read_text())
+            self.assertEqual(list(images.iterdir()), [])
+        self.assertNotIn(directory, Path("/proc/self/mountinfo").read_text())
+
+    def test_wrong_words_are_usage_errors(self):
+        result = subprocess.run([str(RUN), "--peers", "zfs"], capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("no such peer: zfs", result.stderr)
+
+
+if __name__ == "__main__":
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        print("skipped: mounting needs root and /dev/fuse")
+        sys.exit(SKIPPED)
+    unittest.main(verbosity=2)
