@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 PATIENCE_SECONDS = 120
+COMMAND_SHOWN = 100  # characters of it in a message
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 INSIDE = "TARNFS_BENCH_INSIDE"
 
@@ -38,7 +39,11 @@ def run(*command, seconds=600, text_input=None):
         raise BenchError(f"{words[0]}: {error.strerror}") from None
     if result.returncode != 0:
         said = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        raise BenchError(f"{' '.join(words)}: exit code {result.returncode}: {said[-1] if said else 'nothing said'}")
+        # A compiler's reason stands before its last words.
+        reason = next((line for line in said if " error: " in line), said[-1] if said else "it said nothing")
+        command = " ".join(words)
+        short = command if len(command) <= COMMAND_SHOWN else command[:COMMAND_SHOWN] + "..."
+        raise BenchError(f"{short}: exit code {result.returncode}: {reason}")
     return result.stdout
 
 

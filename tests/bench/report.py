@@ -21,8 +21,8 @@ DIRECT_METHOD = (
     "disk in the same way as those of tarnfs, which opens its image with O_DIRECT."
 )
 SETTLED_METHOD = (
-    "In the fsync suite all images were written once from end to end before they were used, and discard is off, so that nobody pays for "
-    "the allocation of space in the file system below."
+    "In the fsync suite all images were written once from end to end before they were used, and discard is off, so "
+    "that nobody pays for the allocation of space in the file system below."
 )
 
 

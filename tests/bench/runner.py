@@ -55,7 +55,7 @@ def parse(words):
     parser = argparse.ArgumentParser(
         prog="tests/bench/run",
         description="Measures tarnfs and its peers in turn and writes medians and ratios as Markdown, JSON and SVG.",
-        epilog="TARNFS_BIN names the directory with the programs to measure; else build/release, else PATH. Needs root. "
+        epilog="Needs root. TARNFS_BIN is the directory with the programs to measure, else build/release, else PATH. "
         "TARNFS_BENCH_PASSTHROUGH names directories with the source of passthrough_hp where libfuse3-dev has none.",
     )
     known = ",".join(all_peers.CLASSES)
