@@ -43,7 +43,28 @@ class JournalCheck {
       if (!*batch) return true;
       ++state_.report.counters.journal_batches;
       for (const JournalRecord& record : (*batch)->records) {
-        if (record.cp > Cp{state_.root.cp}) ++state_.report.counters.journal_records;
+        if (record.cp <= Cp{state_.root.cp}) continue;
+        ++state_.report.counters.journal_records;
+        if (const auto* const inode = std::get_if<JournalInodeState>(&record.body)) check_placed(*inode);
+      }
+    }
+  }
+
+  // The pages that have blocks of their own.
+  void check_placed(const JournalInodeState& inode) {
+    for (const JournalPages& run : inode.pages) {
+      if (run.in_batch()) continue;
+      for (std::size_t i = 0; i < run.checksums.size(); ++i) {
+        BlockPointer pointer;
+        pointer.address = run.address.value + i;
+        pointer.birth_cp = state_.root.cp;
+        pointer.checksum = run.checksums[i];
+        Status status = check_pointer(pointer, state_.size_blocks, Cp{state_.root.cp});
+        if (const auto page = status.ok() ? read_block(state_.device, pointer) : status.error(); !page.ok()) {
+          state_.log.error(ProblemKind::kJournal, inode.inode, Address{pointer.address},
+                           "a page that the journal has of inode " + std::to_string(inode.inode.value) + ": " +
+                               page.error().describe());
+        }
       }
     }
   }

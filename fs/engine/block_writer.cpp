@@ -30,7 +30,7 @@ void BlockWriter::begin(Cp cp) {
   caching_data_ = false;
   run_ = Request();
   announced_.clear();
-  written_.clear();
+  forget_written();
   MutexLock lock(mutex_);
   TARNFS_ASSERT(queue_.empty() && in_progress_ == 0);
   failure_.reset();
@@ -38,7 +38,10 @@ void BlockWriter::begin(Cp cp) {
 
 void BlockWriter::write(const BlockPointer& pointer, PageRef page, unsigned level) {
   if (level > 0 || caching_data_) {
-    written_[pointer.address] = page;
+    {
+      MutexLock lock(written_mutex_);
+      written_[pointer.address] = {pointer, page};
+    }
     cache_.insert(pointer, page);
   }
   const bool continues = !run_.pages.empty() && run_.first.value + run_.pages.size() == pointer.address &&
@@ -47,21 +50,30 @@ void BlockWriter::write(const BlockPointer& pointer, PageRef page, unsigned leve
     submit_run();
     run_.first = Address{pointer.address};
   }
-  if (feed_ != nullptr) {
-    announced_.push_back({Address{pointer.address}, pointer.checksum, page});
-    if (announced_.size() >= kPagesPerRequestMax) announce();
-  }
+  tell_feed(pointer, page);
   run_.pages.push_back(std::move(page));
 }
 
+void BlockWriter::announce(const BlockPointer& pointer, PageRef page) {
+  tell_feed(pointer, std::move(page));
+}
+
+void BlockWriter::tell_feed(const BlockPointer& pointer, PageRef page) {
+  if (feed_ == nullptr) return;
+  announced_.push_back({Address{pointer.address}, pointer.checksum, std::move(page)});
+  if (announced_.size() >= kPagesPerRequestMax) flush_announced();
+}
+
 Result<PageRef> BlockWriter::get(const BlockPointer& pointer) {
-  if (pointer.birth_cp == cp_.value) {
-    if (const auto found = written_.find(pointer.address); found != written_.end()) return found->second;
+  {
+    MutexLock lock(written_mutex_);
+    const auto found = written_.find(pointer.address);
+    if (found != written_.end() && found->second.first == pointer) return found->second.second;
   }
   return cache_.load(pointer);
 }
 
-void BlockWriter::announce() {
+void BlockWriter::flush_announced() {
   if (feed_ != nullptr && !announced_.empty()) feed_->on_blocks(cp_, announced_);
   announced_.clear();
 }
@@ -76,7 +88,7 @@ void BlockWriter::submit_run() {
 }
 
 Status BlockWriter::finish() {
-  announce();
+  flush_announced();
   submit_run();
   MutexLock lock(mutex_);
   while (!queue_.empty() || in_progress_ > 0) changed_.wait(mutex_);

@@ -7,7 +7,7 @@
 //   1. Every block that write() took is announced to the feed once and written once, before finish() returns ok.
 //   2. get() finds the nodes and metadata of this consistency point before they are in the image.
 //
-// Thread safety: one consistency point's thread calls all functions; the writing threads are inside.
+// Thread safety: one consistency point's thread calls all functions, any thread get(); the writing threads are inside.
 // Errors: the first failed write is returned by finish().
 #pragma once
 
@@ -36,11 +36,15 @@ class BlockWriter final : public BlockSink, public BlockSource {
   // Whether data blocks (level 0) of what is written from now on are metadata and go into the cache.
   void set_caching_data(bool on) { caching_data_ = on; }
   void write(const BlockPointer& pointer, PageRef page, unsigned level) override;
+  void announce(const BlockPointer& pointer, PageRef page) override;
   Result<PageRef> get(const BlockPointer& pointer) override;
   // Waits until all is written (not durable yet: flush the device).
   Status finish();
   // Forgets the nodes: the new root is published, the image has them.
-  void forget_written() { written_.clear(); }
+  void forget_written() {
+    MutexLock lock(written_mutex_);
+    written_.clear();
+  }
 
  private:
   struct Request {
@@ -49,7 +53,8 @@ class BlockWriter final : public BlockSink, public BlockSource {
   };
 
   void submit_run();
-  void announce();
+  void tell_feed(const BlockPointer& pointer, PageRef page);
+  void flush_announced();
   void run_thread();
 
   BlockDevice& device_;
@@ -57,9 +62,12 @@ class BlockWriter final : public BlockSink, public BlockSource {
   ChangeFeed* const feed_;
   Cp cp_;
   bool caching_data_ = false;
-  Request run_;                                         // gathered, not submitted yet
-  std::vector<BlockWrite> announced_;                   // gathered for the feed
-  std::unordered_map<std::uint64_t, PageRef> written_;  // metadata of this cp, by address
+  Request run_;                        // gathered, not submitted yet
+  std::vector<BlockWrite> announced_;  // gathered for the feed
+
+  Mutex written_mutex_;
+  // Metadata of this cp that may not be in the image yet, by address.
+  std::unordered_map<std::uint64_t, std::pair<BlockPointer, PageRef>> written_ TARNFS_GUARDED_BY(written_mutex_);
 
   Mutex mutex_;
   Condition changed_;

@@ -78,8 +78,8 @@ Status ConsistencyPoint::write_inodes() {
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
     frozen.written_tree = tree_of(record);
     if (record.layout != kInodeInlineTarget) {
-      TARNFS_ASSIGN(frozen.written_tree,
-                    rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages, environment()));
+      TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages,
+                                                      frozen.delta.placed, environment()));
       store_tree(record, frozen.written_tree);
     }
     slots_[inodes_[i]->number.value] = Slot{record, frozen.deleted};
@@ -110,7 +110,7 @@ Status ConsistencyPoint::write_orphans() {
     pages.put(done / kBlockSize, PageRef::copy_of(bytes.subspan(done, std::min(kBlockSize, bytes.size() - done))));
   }
   engine_.writer_->set_caching_data(true);
-  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, environment()));
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, environment()));
   store_tree(record, tree);
   slots_[kOrphanFile.value] = Slot{record, false};
   return {};
@@ -145,7 +145,7 @@ Status ConsistencyPoint::write_inode_file() {
     }
   }
   engine_.writer_->set_caching_data(true);
-  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, environment()));
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, {}, environment()));
   store_tree(root_.inode_file, tree);
   root_.inode_file.size_bytes = (root_.next_inode + kInodesPerBlock - 1) / kInodesPerBlock * kBlockSize;
   return {};
@@ -193,8 +193,9 @@ void ConsistencyPoint::install() {
                 ": a quarter of the volume was freed and still kept for mirrors, which lose it now");
   }
   engine.free_map_->release_held(engine.pins_.oldest(Cp{root_.cp}));
+  engine.release_superseded(root_.cp);
   engine.held_blocks_ = engine.free_map_->held_blocks();
-  const std::uint64_t allocatable = engine.free_map_->allocatable_blocks();
+  const std::uint64_t allocatable = engine.free_map_->unused_blocks();
   const std::int64_t promised = engine.promised_blocks_[generation_ & 1].exchange(0);
   engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
                             static_cast<std::int64_t>(engine.allocatable_before_blocks_));

@@ -72,7 +72,7 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
   if (options.mode != VolumeMode::kReadWrite) return;
   writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed);
   free_map_ = std::make_unique<FreeMap>(root, *writer_);
-  allocatable_before_blocks_ = free_map_->allocatable_blocks();
+  allocatable_before_blocks_ = free_map_->unused_blocks();
   ledger_ =
       std::make_unique<SpaceLedger>(allocatable_before_blocks_, cp_reserve_blocks(root), deletion_reserve_blocks(root));
 }

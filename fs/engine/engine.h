@@ -257,8 +257,21 @@ class Engine final : public Volume {
   Status commit_to_journal(std::span<const InodePtr> inodes);
   void compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
   void log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
+  static void log_page(const Inode& inode, std::uint64_t index, JournalInodeState& state, JournalBatch& batch)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
   std::optional<std::vector<std::byte>> xattrs_in_memory(Operation& op, const Inode& inode)
       TARNFS_REQUIRES_SHARED(inode.mutex);
+  // Pages that are written before their consistency point (engine_placement.cpp).
+  struct Placement;
+  Status place_large_file(Inode& inode);
+  std::uint64_t large_frozen_generation(Inode& inode);
+  Placement collect_unplaced(Inode& inode);
+  void install_placed(Inode& inode, const Placement& placement);
+  Status write_placed(Placement& placement, std::span<const Address> addresses);
+  void supersede(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
+  void release_superseded(std::uint64_t generation);
+  Status wait_until_published(std::uint64_t generation) TARNFS_EXCLUDES(cp_mutex_);
+
   Status replay(const JournalBatchContent& batch, Cp newest);
   Status replay_names(const JournalRecord& record);
   Status replay_make(Operation& op, const JournalMake& make);
@@ -266,6 +279,7 @@ class Engine final : public Volume {
   Status replay_remove(Operation& op, const JournalRemove& remove);
   Status replay_rename(Operation& op, const JournalRename& rename);
   Status replay_state(const JournalRecord& record, const JournalInodeState& state, std::span<const PageRef> pages);
+  Status load_placed(const JournalPages& run, std::vector<PageRef>& pages);
   void note_inode_in_use(InodeNumber number);
 
   // Consistency points (engine_cp.cpp, consistency_point.cpp).
@@ -303,6 +317,10 @@ class Engine final : public Volume {
   GroupCommit<InodePtr> commits_;
   std::uint64_t replayed_records_ = 0;  // before the threads
 
+  Mutex superseded_mutex_;
+  // Blocks set aside that no page has any more, with the generation whose root makes them free.
+  std::vector<std::pair<std::uint64_t, Address>> superseded_ TARNFS_GUARDED_BY(superseded_mutex_);
+
   Mutex dirty_mutex_;
   std::vector<InodePtr> dirty_ TARNFS_GUARDED_BY(dirty_mutex_);
 
@@ -314,7 +332,7 @@ class Engine final : public Volume {
 
   std::unique_ptr<SpaceLedger> ledger_;          // read-write only; made before the threads
   std::unique_ptr<BlockWriter> writer_;          // the consistency point's thread
-  std::unique_ptr<FreeMap> free_map_;            // the consistency point's thread
+  std::unique_ptr<FreeMap> free_map_;            // made before the threads
   std::atomic<std::uint64_t> held_blocks_{0};    // freed, but kept for a root that somebody reads
   std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread
 

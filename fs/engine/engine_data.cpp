@@ -209,6 +209,7 @@ Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_byt
       open->make_unique();
       std::memcpy(open->mutable_bytes().data() + from % kBlockSize, part.data(), part.size());
       if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
+      supersede(op, inode, index, index + 1);
       continue;
     }
     page.make_unique();

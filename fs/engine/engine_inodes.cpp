@@ -62,6 +62,7 @@ void Engine::begin_change(Operation& op, Inode& inode) {
 void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) {
   const std::uint64_t group = index & ~(kPointersPerNode - 1);
   if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
+  supersede(op, inode, index, index + 1);
   const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
   if (!inode.open.pages.put(index, std::move(page))) return;
   ++op.dirty_pages_added;
@@ -92,6 +93,7 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
   }
   op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
   inode.open.removed.add(first, end);
+  supersede(op, inode, first, end);
   if (!logs_content(inode)) return;
   inode.unlogged.pages.remove(first, end);
   inode.unlogged.cut.add(first, end);

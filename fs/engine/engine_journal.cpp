@@ -17,6 +17,20 @@ std::uint64_t count_pages(const RangeSet& ranges) {
   return count;
 }
 
+// The run that page `index`, which is at `address` (0: in the batch), goes on with; a new one when none does.
+JournalPages& run_for(JournalInodeState& state, std::uint64_t index, Address address) {
+  if (!state.pages.empty()) {
+    JournalPages& last = state.pages.back();
+    const std::uint64_t count = last.checksums.size();
+    const std::uint64_t expected = last.in_batch() ? 0 : last.address.value + count;
+    if (last.first_page + count == index && address.value == expected) return last;
+  }
+  JournalPages& run = state.pages.emplace_back();
+  run.first_page = index;
+  run.address = address;
+  return run;
+}
+
 }  // namespace
 
 bool Engine::logs_content(const Inode& inode) const {
@@ -55,6 +69,10 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
   if (!found.ok()) return found.error();
   if (journal_ == nullptr) return changed ? request_cp(false) : Status();
   if (!changed && name_log_.pending_bytes() == 0 && commits_.idle()) return {};
+  // Before the group's turn: who waits for a small file does not wait for a large one.
+  if (const Status placed = place_large_file(**found); !placed.ok()) {
+    return placed.error().code() == ErrorCode::kNoSpace ? request_cp(true) : placed;
+  }
   const Status status =
       commits_.commit(*found, [this](std::span<const InodePtr> inodes) { return commit_to_journal(inodes); });
   if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
@@ -89,7 +107,9 @@ std::uint64_t Engine::unlogged_blocks(std::span<const InodePtr> inodes) {
   std::uint64_t blocks = name_log_.pending_bytes() / kBlockSize + 1;
   for (const InodePtr& inode : inodes) {
     ReadLock lock(inode->mutex);
-    blocks += count_pages(inode->unlogged.pages);
+    blocks += count_pages(inode->unlogged.pages) -
+              std::min<std::uint64_t>(inode->open.placed.size(), count_pages(inode->unlogged.pages));
+    blocks += inode->open.placed.size() * sizeof(std::uint64_t) / kBlockSize;
     if (const UnloggedChanges* const frozen = frozen_unlogged(*inode)) blocks += count_pages(frozen->pages);
   }
   return blocks;
@@ -128,20 +148,36 @@ void Engine::log_state(Operation& op, Inode& inode, JournalBatch& batch) {
   }
   for (const auto& [first, end] : cut.ranges()) state.cut.push_back({first, end});
   for (const auto& [first, end] : pages.ranges()) {
-    JournalPages& run = state.pages.emplace_back();
-    run.first_page = first;
+    auto placed = inode.open.placed.lower_bound(first);
     for (std::uint64_t index = first; index < end; ++index) {
-      const PageRef* page = std::as_const(inode.open.pages).find(index);
-      if (page == nullptr) page = std::as_const(inode.frozen->delta.pages).find(index);
-      TARNFS_ASSERT(page != nullptr);
-      run.checksums.push_back(checksum_of(page->bytes()));
-      batch.add_page(*page);
+      if (placed != inode.open.placed.end() && placed->first == index) {
+        run_for(state, index, Address{placed->second.address}).checksums.push_back(placed->second.checksum);
+        ++placed;
+      } else {
+        log_page(inode, index, state, batch);
+      }
     }
   }
   if (inode.unlogged.xattrs || (frozen != nullptr && frozen->xattrs)) state.xattrs = xattrs_in_memory(op, inode);
   batch.add({Cp{op.generation}, op.now(), std::move(state)});
   inode.unlogged = UnloggedChanges();
   if (frozen != nullptr) *frozen = UnloggedChanges();
+}
+
+// A page of the open generation that has no block yet, or one of the frozen generation.
+void Engine::log_page(const Inode& inode, std::uint64_t index, JournalInodeState& state, JournalBatch& batch) {
+  const PageRef* page = inode.open.pages.find(index);
+  if (page == nullptr) {
+    const InodeDelta& delta = inode.frozen->delta;
+    if (const auto placed = delta.placed.find(index); placed != delta.placed.end()) {
+      run_for(state, index, Address{placed->second.address}).checksums.push_back(placed->second.checksum);
+      return;
+    }
+    page = delta.pages.find(index);
+  }
+  TARNFS_ASSERT(page != nullptr);
+  run_for(state, index, Address{}).checksums.push_back(checksum_of(page->bytes()));
+  batch.add_page(*page);
 }
 
 // The serialised attributes; nothing when they are in a durable root by now, which is where alone they can have gone.

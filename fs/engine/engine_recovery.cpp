@@ -51,7 +51,7 @@ Status Engine::replay(const JournalBatchContent& batch, Cp newest) {
     const auto* const state = std::get_if<JournalInodeState>(&record.body);
     std::size_t page_count = 0;
     if (state != nullptr) {
-      for (const JournalPages& run : state->pages) page_count += run.checksums.size();
+      for (const JournalPages& run : state->pages) page_count += run.in_batch() ? run.checksums.size() : 0;
     }
     const std::span<const PageRef> own_pages = pages.first(page_count);
     pages = pages.subspan(page_count);
@@ -145,7 +145,16 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
   std::uint64_t blocks = blocks_for_inode() + blocks_for_xattrs() + state.cut.size() * blocks_for_cut();
   for (const JournalPages& run : state.pages) {
     if (run.first_page > kFileSizeMaxBytes / kBlockSize) return Error(ErrorCode::kInvalid, "a page that cannot be");
-    blocks += blocks_for_pages(run.first_page, run.count());
+    blocks += blocks_for_pages(run.first_page, run.checksums.size());
+  }
+  std::vector<PageRef> all_pages;
+  std::size_t next_own = 0;
+  for (const JournalPages& run : state.pages) {
+    if (!run.in_batch()) {
+      TARNFS_TRY(load_placed(run, all_pages));
+      continue;
+    }
+    for (std::size_t i = 0; i < run.checksums.size(); ++i) all_pages.push_back(pages[next_own++]);
   }
   return run(Intent::kReplay, blocks, [&](Operation& op) -> Status {
     op.set_now(record.time);
@@ -167,12 +176,38 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
     std::size_t next = 0;
     for (const JournalPages& run : state.pages) {
       for (std::uint64_t i = 0; i < run.checksums.size(); ++i) {
-        put_page(op, *inode, run.first_page + i, pages[next++]);
+        put_page(op, *inode, run.first_page + i, all_pages[next++]);
       }
     }
     apply_journal_attributes(state.attributes, inode->record);
     return {};
   });
+}
+
+// The pages of a run that has blocks of its own. No new block may take their place before a root makes the journal
+// superfluous: recovery may be cut off, and begin again.
+Status Engine::load_placed(const JournalPages& run, std::vector<PageRef>& pages) {
+  std::uint64_t set_aside = 0;
+  for (std::size_t i = 0; i < run.checksums.size(); ++i) {
+    BlockPointer pointer;
+    pointer.address = run.address.value + i;
+    pointer.birth_cp = open_generation_;
+    pointer.checksum = run.checksums[i];
+    TARNFS_TRY(check_pointer(pointer, size_blocks_.load(), Cp{open_generation_}));
+    TARNFS_ASSIGN(PageRef page, read_block(device_, pointer));
+    pages.push_back(std::move(page));
+    if (free_map_ == nullptr) continue;
+    TARNFS_ASSIGN(const bool reserved, free_map_->reserve_at(Address{pointer.address}));
+    if (!reserved) continue;
+    ++set_aside;
+    MutexLock lock(superseded_mutex_);
+    superseded_.emplace_back(open_generation_, Address{pointer.address});
+  }
+  if (set_aside > 0) {
+    ledger_->take(set_aside);
+    promised_blocks_[open_generation_ & 1].fetch_add(static_cast<std::int64_t>(set_aside));
+  }
+  return {};
 }
 
 }  // namespace tarnfs

@@ -30,10 +30,12 @@
 
 namespace tarnfs {
 
-// What one generation changed in a file: `removed` is cut out first, then `pages` are put in.
+// What one generation changed in a file: `removed` is cut out first, then `pages` are put in. Those that are in
+// `placed` too stand in their blocks already.
 struct InodeDelta {
   RangeSet removed;
   PageMap pages;
+  PlacedPages placed;
 };
 
 // What of a generation's changes no batch of the journal has yet. In this order: `cut` first, then `pages`.

@@ -27,6 +27,8 @@ struct VolumeOptions {
   std::uint64_t cp_interval_ms = 5000;             // 0: no timer
   std::uint64_t dirty_limit_bytes = 256ULL << 20;  // dirty data and metadata in memory
   std::uint64_t cache_limit_bytes = 128ULL << 20;  // clean metadata in memory
+  // An fsync that has so many pages of a file to log writes them to blocks of their own; the journal only names them.
+  std::uint64_t placed_pages_min = 256;
   Clock* clock = &system_clock();
   ChangeFeed* feed = nullptr;  // may be null; must outlive the volume
 };

@@ -81,13 +81,15 @@ struct JournalAttributes {
 };
 static_assert(sizeof(JournalAttributes) == 80 && offsetof(JournalAttributes, device) == 72);
 
-// Pages [first_page, first_page + count) of a file. Their content is in the batch, or in blocks of the data area.
+// Pages [first_page, first_page + count) of a file. Their content is in the batch, or in blocks that follow each other.
+// A checksum for each comes behind it.
 struct JournalPageRun {
   std::uint64_t first_page = 0;
+  std::uint64_t address = 0;  // of the first page's block; 0: the pages are in the batch
   std::uint32_t count = 0;
-  std::uint32_t in_blocks = 0;  // 1: a BlockPointer for each page; 0: a checksum for each, and the page in the batch
+  std::uint32_t reserved = 0;
 };
-static_assert(sizeof(JournalPageRun) == 16);
+static_assert(sizeof(JournalPageRun) == 24);
 
 struct JournalPageRange {
   std::uint64_t first_page = 0;

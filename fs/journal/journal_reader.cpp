@@ -15,7 +15,7 @@ std::vector<std::uint64_t> page_checksums(const std::vector<JournalRecord>& reco
     const auto* const state = std::get_if<JournalInodeState>(&record.body);
     if (state == nullptr) continue;
     for (const JournalPages& run : state->pages) {
-      checksums.insert(checksums.end(), run.checksums.begin(), run.checksums.end());
+      if (run.in_batch()) checksums.insert(checksums.end(), run.checksums.begin(), run.checksums.end());
     }
   }
   return checksums;

@@ -105,10 +105,8 @@ void encode_body(const JournalInodeState& state, JournalRecordHeader& header, By
   encoder.put(std::uint32_t{0});
   for (const JournalPageRange& range : state.cut) encoder.put(range);
   for (const JournalPages& run : state.pages) {
-    encoder.put(
-        JournalPageRun{run.first_page, static_cast<std::uint32_t>(run.count()), run.pointers.empty() ? 0U : 1U});
+    encoder.put(JournalPageRun{run.first_page, run.address.value, static_cast<std::uint32_t>(run.checksums.size()), 0});
     encoder.put_bytes(std::as_bytes(std::span(run.checksums)));
-    encoder.put_bytes(std::as_bytes(std::span(run.pointers)));
   }
   if (state.xattrs) encoder.put_bytes(*state.xattrs);
 }
@@ -136,11 +134,8 @@ JournalInodeState decode_state(const JournalRecordHeader& header, ByteDecoder& d
     const auto run = decoder.get<JournalPageRun>();
     JournalPages pages;
     pages.first_page = run.first_page;
-    if (run.in_blocks != 0) {
-      get_elements(decoder, run.count, pages.pointers);
-    } else {
-      get_elements(decoder, run.count, pages.checksums);
-    }
+    pages.address = Address{run.address};
+    get_elements(decoder, run.count, pages.checksums);
     state.pages.push_back(std::move(pages));
   }
   const auto xattrs = decoder.get_bytes(xattr_bytes);

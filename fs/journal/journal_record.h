@@ -56,9 +56,9 @@ struct JournalRename {
 // Pages of a file in one place after the other; see JournalPageRun.
 struct JournalPages {
   std::uint64_t first_page = 0;
-  std::vector<std::uint64_t> checksums;  // of pages in the batch
-  std::vector<BlockPointer> pointers;    // or where the pages are; one of the two is empty
-  std::uint64_t count() const { return checksums.size() + pointers.size(); }
+  Address address;  // where the first page is, and the others behind it; 0: in the batch
+  std::vector<std::uint64_t> checksums;
+  bool in_batch() const { return address.value == 0; }
 };
 
 struct JournalInodeState {

@@ -184,7 +184,8 @@ class TreeRewriter {
  public:
   TreeRewriter(const TreeRoot& tree, const TreeEnvironment& environment) : tree_(tree), environment_(environment) {}
 
-  Status put(std::uint64_t index, const PageRef& page) {
+  // `placed`: the block that has the page already, or null.
+  Status put(std::uint64_t index, const PageRef& page, const BlockPointer* placed) {
     TARNFS_TRY(grow_to_hold(index));
     TARNFS_TRY(open_path(index));
     BlockPointer pointer = child_of(1, index);
@@ -193,7 +194,14 @@ class TreeRewriter {
     } else {
       TARNFS_TRY(environment_.allocator.release(pointer));
     }
-    TARNFS_ASSIGN(pointer, write_block(page, 0));
+    if (placed != nullptr) {
+      TARNFS_ASSERT(placed->birth_cp == environment_.cp.value);
+      TARNFS_TRY(environment_.allocator.adopt(Address{placed->address}));
+      environment_.sink.announce(*placed, page);
+      pointer = *placed;
+    } else {
+      TARNFS_ASSIGN(pointer, write_block(page, 0));
+    }
     set_child_of(1, index, pointer);
     return {};
   }
@@ -353,10 +361,15 @@ class TreeRewriter {
 }  // namespace
 
 Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
-                              const TreeEnvironment& environment, std::uint8_t height_min) {
+                              const PlacedPages& placed, const TreeEnvironment& environment, std::uint8_t height_min) {
   TreeRewriter rewriter(tree, environment);
   for (const auto& [first, end] : removed.ranges()) TARNFS_TRY(rewriter.remove(first, end));
-  TARNFS_TRY(pages.for_each([&](std::uint64_t index, const PageRef& page) { return rewriter.put(index, page); }));
+  auto next_placed = placed.begin();
+  TARNFS_TRY(pages.for_each([&](std::uint64_t index, const PageRef& page) {
+    const bool has_block = next_placed != placed.end() && next_placed->first == index;
+    return rewriter.put(index, page, has_block ? &(next_placed++)->second : nullptr);
+  }));
+  TARNFS_ASSERT(next_placed == placed.end());
   return rewriter.finish(height_min);
 }
 

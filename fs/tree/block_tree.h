@@ -15,6 +15,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 
@@ -74,6 +75,8 @@ class BlockAllocator {
  public:
   virtual ~BlockAllocator() = default;
   virtual Result<Address> allocate() = 0;
+  // Takes a block that was set aside before, and is written already.
+  virtual Status adopt(Address address) = 0;
   virtual Status release(const BlockPointer& pointer) = 0;
 };
 
@@ -82,6 +85,8 @@ class BlockSink {
   virtual ~BlockSink() = default;
   // `level` 0 is data, above are nodes.
   virtual void write(const BlockPointer& pointer, PageRef page, unsigned level) = 0;
+  // A data block that is in its place already.
+  virtual void announce(const BlockPointer& pointer, PageRef page) = 0;
 };
 
 struct TreeEnvironment {
@@ -91,8 +96,13 @@ struct TreeEnvironment {
   Cp cp;
 };
 
-// The tree with `removed` cut out first and `pages` put in then. Keeps the height at least `height_min`.
+// Pages that were written before their tree is: where, by index.
+using PlacedPages = std::map<std::uint64_t, BlockPointer>;
+
+// The tree with `removed` cut out first and `pages` put in then; those in `placed` keep their blocks. Keeps the height
+// at least `height_min`.
 Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
-                              const TreeEnvironment& environment, std::uint8_t height_min = 0);
+                              const PlacedPages& placed, const TreeEnvironment& environment,
+                              std::uint8_t height_min = 0);
 
 }  // namespace tarnfs

@@ -34,6 +34,7 @@ class PlannedAllocator final : public BlockAllocator {
     TARNFS_ASSERT(next_ < addresses_.size());
     return addresses_[next_++];
   }
+  Status adopt(Address /*address*/) override { return Error(ErrorCode::kUnsupported); }
   Status release(const BlockPointer& /*pointer*/) override { return {}; }
   bool all_given_out() const { return next_ == addresses_.size(); }
 
@@ -102,8 +103,21 @@ Result<std::uint64_t> FreeMap::find_free_in_page(std::uint64_t index, std::uint6
   return end_bit;
 }
 
-Result<Address> FreeMap::allocate() {
-  if (allocatable_blocks() == 0) return Error(ErrorCode::kNoSpace, "no free block is left");
+void FreeMap::set_held(std::uint64_t block, bool held) {
+  const auto page = held_pages_.try_emplace(block / kBitsPerMapPage, PageRef::zeroed()).first;
+  write_bit(page->second, block % kBitsPerMapPage, held);
+}
+
+bool FreeMap::is_held(std::uint64_t block) const {
+  const auto page = held_pages_.find(block / kBitsPerMapPage);
+  return page != held_pages_.end() && bit_in(page->second, block % kBitsPerMapPage);
+}
+
+// The next free block from the cursor on, which moves behind it.
+Result<std::uint64_t> FreeMap::find_free() {
+  if (used_blocks_ + held_blocks_ + reserved_blocks_ >= data_blocks_) {
+    return Error(ErrorCode::kNoSpace, "no free block is left");
+  }
   const std::uint64_t end = end_of_data_blocks(size_blocks_);
   const std::uint64_t pages = map_pages_of(size_blocks_);
   for (std::uint64_t visited = 0; visited <= pages; ++visited) {
@@ -112,22 +126,84 @@ Result<Address> FreeMap::allocate() {
     const std::uint64_t end_bit = std::min(kBitsPerMapPage, end - base);
     TARNFS_ASSIGN(const std::uint64_t bit, find_free_in_page(index, cursor_ - base, end_bit));
     if (bit < end_bit) {
-      TARNFS_TRY(set_bit(base + bit, true));
       cursor_ = base + bit + 1 < end ? base + bit + 1 : kFirstDataBlock;
-      return Address{base + bit};
+      return base + bit;
     }
     cursor_ = base + end_bit < end ? base + end_bit : kFirstDataBlock;
   }
   return Error(ErrorCode::kCorrupt, "the free map has no free block although its count says so; run fsck.tarnfs");
 }
 
+Result<Address> FreeMap::allocate_locked() {
+  TARNFS_ASSIGN(const std::uint64_t block, find_free());
+  TARNFS_TRY(set_bit(block, true));
+  return Address{block};
+}
+
+Result<Address> FreeMap::allocate() {
+  MutexLock lock(mutex_);
+  return allocate_locked();
+}
+
+Status FreeMap::adopt(Address address) {
+  MutexLock lock(mutex_);
+  TARNFS_ASSERT(reserved_blocks_ > 0 && is_held(address.value));
+  TARNFS_TRY(set_bit(address.value, true));
+  set_held(address.value, false);
+  --reserved_blocks_;
+  return {};
+}
+
+Result<std::vector<Address>> FreeMap::reserve(std::uint64_t count) {
+  MutexLock lock(mutex_);
+  std::vector<Address> addresses;
+  addresses.reserve(count);
+  while (addresses.size() < count) {
+    const auto block = find_free();
+    if (!block.ok()) {
+      for (const Address address : addresses) set_held(address.value, false);
+      reserved_blocks_ -= addresses.size();
+      return block.error();
+    }
+    set_held(*block, true);
+    ++reserved_blocks_;
+    addresses.push_back(Address{*block});
+  }
+  return addresses;
+}
+
+Result<bool> FreeMap::reserve_at(Address address) {
+  MutexLock lock(mutex_);
+  if (!is_data_address(address, size_blocks_) || is_held(address.value)) {
+    return Error(ErrorCode::kCorrupt, "block " + std::to_string(address.value) + " cannot be set aside");
+  }
+  TARNFS_ASSIGN(const PageRef page, page_at(address.value / kBitsPerMapPage));
+  if (bit_in(page, address.value % kBitsPerMapPage)) return false;
+  set_held(address.value, true);
+  ++reserved_blocks_;
+  return true;
+}
+
+void FreeMap::unreserve(std::span<const Address> addresses) {
+  MutexLock lock(mutex_);
+  for (const Address address : addresses) {
+    TARNFS_ASSERT(is_held(address.value));
+    set_held(address.value, false);
+  }
+  reserved_blocks_ -= addresses.size();
+}
+
 Status FreeMap::release(const BlockPointer& pointer) {
+  MutexLock lock(mutex_);
+  return release_locked(pointer);
+}
+
+Status FreeMap::release_locked(const BlockPointer& pointer) {
   if (!is_data_address(Address{pointer.address}, size_blocks_)) {
     return Error(ErrorCode::kCorrupt, "block " + std::to_string(pointer.address) + " is outside the data area");
   }
   TARNFS_TRY(set_bit(pointer.address, false));
-  const auto page = held_pages_.try_emplace(pointer.address / kBitsPerMapPage, PageRef::zeroed()).first;
-  write_bit(page->second, pointer.address % kBitsPerMapPage, true);
+  set_held(pointer.address, true);
   std::vector<Run>& runs = held_by_cp_[cp_.value];
   if (!runs.empty() && runs.back().first + runs.back().count == pointer.address) {
     ++runs.back().count;
@@ -139,17 +215,36 @@ Status FreeMap::release(const BlockPointer& pointer) {
 }
 
 void FreeMap::release_held(Cp oldest_kept) {
+  MutexLock lock(mutex_);
   while (!held_by_cp_.empty() && held_by_cp_.begin()->first <= oldest_kept.value) {
     const auto runs = std::move(held_by_cp_.begin()->second);
     held_by_cp_.erase(held_by_cp_.begin());
     for (const Run& run : runs) {
-      for (std::uint64_t block = run.first; block < run.first + run.count; ++block) {
-        write_bit(held_pages_.at(block / kBitsPerMapPage), block % kBitsPerMapPage, false);
-      }
+      for (std::uint64_t block = run.first; block < run.first + run.count; ++block) set_held(block, false);
       held_blocks_ -= run.count;
     }
   }
-  if (held_blocks_ == 0) held_pages_.clear();
+  if (held_blocks_ + reserved_blocks_ == 0) held_pages_.clear();
+}
+
+std::uint64_t FreeMap::used_blocks() {
+  MutexLock lock(mutex_);
+  return used_blocks_;
+}
+
+std::uint64_t FreeMap::unused_blocks() {
+  MutexLock lock(mutex_);
+  return data_blocks_ - used_blocks_ - held_blocks_;
+}
+
+std::uint64_t FreeMap::held_blocks() {
+  MutexLock lock(mutex_);
+  return held_blocks_;
+}
+
+std::uint64_t FreeMap::cursor() {
+  MutexLock lock(mutex_);
+  return cursor_;
 }
 
 // Allocating a block for a page of the map changes a page of the map: goes on until every changed page and every node
@@ -165,8 +260,8 @@ Status FreeMap::plan_tree(std::vector<Address>& addresses) {
         if (!planned.emplace(level, index >> (kNodeShift * level)).second) continue;
         again = true;
         TARNFS_ASSIGN(const BlockPointer old, find_node(tree_, index, level, source_));
-        if (!old.is_hole()) TARNFS_TRY(release(old));
-        TARNFS_ASSIGN(const Address address, allocate());
+        if (!old.is_hole()) TARNFS_TRY(release_locked(old));
+        TARNFS_ASSIGN(const Address address, allocate_locked());
         addresses.push_back(address);
       }
     }
@@ -174,16 +269,25 @@ Status FreeMap::plan_tree(std::vector<Address>& addresses) {
   return {};
 }
 
+// The lock is not held while blocks are written: nobody else changes bits.
 Result<TreeRoot> FreeMap::write_tree(BlockSink& sink, Cp cp) {
   std::vector<Address> addresses;
-  TARNFS_TRY(plan_tree(addresses));
-  PlannedAllocator allocator(std::move(addresses));
   PageMap pages;
-  for (const auto& [index, page] : dirty_) pages.put(index, page);
-  TARNFS_ASSIGN(tree_, rewrite_tree(tree_, RangeSet(), pages, TreeEnvironment{source_, allocator, sink, cp}, height_));
+  TreeRoot tree;
+  {
+    MutexLock lock(mutex_);
+    TARNFS_TRY(plan_tree(addresses));
+    for (const auto& [index, page] : dirty_) pages.put(index, page);
+    tree = tree_;
+  }
+  PlannedAllocator allocator(std::move(addresses));
+  TARNFS_ASSIGN(tree,
+                rewrite_tree(tree, RangeSet(), pages, {}, TreeEnvironment{source_, allocator, sink, cp}, height_));
   TARNFS_ASSERT(allocator.all_given_out());
+  MutexLock lock(mutex_);
+  tree_ = tree;
   dirty_.clear();
-  return tree_;
+  return tree;
 }
 
 }  // namespace tarnfs

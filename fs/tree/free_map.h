@@ -8,17 +8,21 @@
 //   2. A released block is held: its bit is clear, but it is given out again only after release_held() was told that
 //      no root that anybody keeps refers to it.
 //   3. Only data addresses (is_data_address) are ever given out.
+//   4. A block that is set aside has a clear bit and is given out to nobody; adopt() makes it one in use.
 //
-// Thread safety: one thread at a time; the consistency point's.
+// Thread safety: reserve(), reserve_at() and unreserve() from any thread; all else from one thread at a time, the
+// consistency point's, which alone changes bits.
 // Errors: kNoSpace when nothing may be given out; kCorrupt when a block is released that was not in use.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "common/format.h"
+#include "common/mutex.h"
 #include "common/page.h"
 #include "fs/tree/block_tree.h"
 
@@ -41,42 +45,60 @@ class FreeMap final : public BlockAllocator {
   // The consistency point that allocates and releases from now on.
   void begin(Cp cp) { cp_ = cp; }
   Result<Address> allocate() override;
+  Status adopt(Address address) override;
   Status release(const BlockPointer& pointer) override;
+
+  // Sets `count` free blocks aside, neighbours where it can. All or none.
+  Result<std::vector<Address>> reserve(std::uint64_t count);
+  // Sets a block aside that was so before a crash. Returns false when the newest root has it in use.
+  Result<bool> reserve_at(Address address);
+  void unreserve(std::span<const Address> addresses);
 
   // Writes the changed pages as a new tree, which holds the blocks that it needs itself.
   Result<TreeRoot> write_tree(BlockSink& sink, Cp cp);
   // Every root from `oldest_kept` on may be in use: what was released by cps up to it may be given out.
   void release_held(Cp oldest_kept);
 
-  std::uint64_t used_blocks() const { return used_blocks_; }
-  // Blocks that allocate() can still give out.
-  std::uint64_t allocatable_blocks() const { return data_blocks_ - used_blocks_ - held_blocks_; }
-  std::uint64_t held_blocks() const { return held_blocks_; }
-  std::uint64_t cursor() const { return cursor_; }
+  std::uint64_t used_blocks();
+  // Blocks that may be used by the next roots: neither used nor held.
+  std::uint64_t unused_blocks();
+  std::uint64_t held_blocks();
+  std::uint64_t cursor();
 
  private:
-  Result<PageRef> page_at(std::uint64_t index) const;
-  Result<PageRef*> dirty_page_at(std::uint64_t index);
-  Status set_bit(std::uint64_t block, bool used);
-  Result<std::uint64_t> find_free_in_page(std::uint64_t index, std::uint64_t from_bit, std::uint64_t end_bit) const;
-  Status plan_tree(std::vector<Address>& addresses);
+  Result<PageRef> page_at(std::uint64_t index) const TARNFS_REQUIRES(mutex_);
+  Result<PageRef*> dirty_page_at(std::uint64_t index) TARNFS_REQUIRES(mutex_);
+  Status set_bit(std::uint64_t block, bool used) TARNFS_REQUIRES(mutex_);
+  void set_held(std::uint64_t block, bool held) TARNFS_REQUIRES(mutex_);
+  bool is_held(std::uint64_t block) const TARNFS_REQUIRES(mutex_);
+  Result<std::uint64_t> find_free_in_page(std::uint64_t index, std::uint64_t from_bit, std::uint64_t end_bit) const
+      TARNFS_REQUIRES(mutex_);
+  Result<std::uint64_t> find_free() TARNFS_REQUIRES(mutex_);
+  Result<Address> allocate_locked() TARNFS_REQUIRES(mutex_);
+  Status release_locked(const BlockPointer& pointer) TARNFS_REQUIRES(mutex_);
+  Status plan_tree(std::vector<Address>& addresses) TARNFS_REQUIRES(mutex_);
 
   const std::uint64_t size_blocks_;
   const std::uint64_t data_blocks_;
   const std::uint8_t height_;
   BlockSource& source_;
-  TreeRoot tree_;
-  Cp cp_;
-  std::uint64_t used_blocks_;
-  std::uint64_t held_blocks_ = 0;
-  std::uint64_t cursor_;
-  std::map<std::uint64_t, PageRef> dirty_;                 // by page index
-  std::unordered_map<std::uint64_t, PageRef> held_pages_;  // bit set: held; by page index
+  Cp cp_;  // the consistency point's thread
+
+  Mutex mutex_;
+  TreeRoot tree_ TARNFS_GUARDED_BY(mutex_);
+  std::uint64_t used_blocks_ TARNFS_GUARDED_BY(mutex_);
+  std::uint64_t held_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t reserved_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t cursor_ TARNFS_GUARDED_BY(mutex_);
+  std::map<std::uint64_t, PageRef> dirty_ TARNFS_GUARDED_BY(mutex_);  // by page index
+  // Bit set: held or set aside; by page index.
+  std::unordered_map<std::uint64_t, PageRef> held_pages_ TARNFS_GUARDED_BY(mutex_);
   struct Run {
     std::uint64_t first = 0;
     std::uint64_t count = 0;
   };
-  std::map<std::uint64_t, std::vector<Run>> held_by_cp_;  // cp that released -> blocks
+  // The cp that released -> blocks.
+  std::map<std::uint64_t, std::vector<Run>> held_by_cp_ TARNFS_GUARDED_BY(mutex_);
 };
 
 }  // namespace tarnfs

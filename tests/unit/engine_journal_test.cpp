@@ -243,3 +243,84 @@ TEST_CASE("a damaged journal is told, not passed over") {
   REQUIRE(again.ok());
   CHECK((*again)->attributes(file)->size_bytes == 1);
 }
+
+TEST_CASE("a large file is written once: the journal and the consistency point refer to its blocks") {
+  constexpr std::size_t kPages = 2000;
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "large");
+  REQUIRE(test.volume->consistency_point().ok());
+  std::string content(kPages * kBlockSize, ' ');
+  for (std::size_t i = 0; i < content.size(); i += 100) content[i] = static_cast<char>('a' + i / kBlockSize % 26);
+  REQUIRE(test.write(file, 0, content).ok());
+  const std::uint64_t before = test.device->written_blocks();
+  REQUIRE(test.volume->fsync(file, false).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.device->written_blocks() - before < kPages + kPages / 20);
+  CHECK(test.read(file, 0, content.size()) == content);
+  CHECK(test.problems() == "");
+  test.crash_and_reopen();
+  CHECK(test.read(file, 0, content.size()) == content);
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("a large file comes back from the journal, and what was changed after it was placed") {
+  constexpr std::size_t kPages = 1000;
+  for (const bool cut_recovery : {false, true}) {
+    TestVolume test;
+    const InodeNumber file = test.make(kRootDirectory, "large");
+    std::string content(kPages * kBlockSize, 'x');
+    REQUIRE(test.write(file, 0, content).ok());
+    REQUIRE(test.volume->fsync(file, false).ok());
+    const std::uint64_t cp = test.volume->status().root.cp;
+    // In place, cut and written anew: with fsyncs between and one change that is lost.
+    for (int i = 0; i < 3; ++i) {
+      const std::size_t at = 5000 + static_cast<std::size_t>(i) * 700000;
+      content.replace(at, 300, std::string(300, static_cast<char>('0' + i)));
+      REQUIRE(test.write(file, at, std::string(300, static_cast<char>('0' + i))).ok());
+      if (i != 1) REQUIRE(test.volume->fsync(file, true).ok());
+    }
+    AttributeChanges shorter;
+    shorter.size_bytes = 3000000;
+    REQUIRE(test.volume->change_attributes(file, shorter).ok());
+    content.resize(3000000);
+    REQUIRE(test.volume->fsync(file, true).ok());
+    REQUIRE(test.write(file, 0, "lost").ok());
+    CHECK(test.volume->status().root.cp == cp);
+    CHECK(test.problems() == "");
+    if (cut_recovery) {
+      // Recovery writes its blocks, but dies before its root.
+      auto copy = test.device->clone();
+      copy->fail_from_call(copy->reads() + 1100);
+      CHECK_FALSE(Volume::open(*copy, test.options).ok());
+      copy->fail_from_call(std::nullopt);
+      test.volume.reset();
+      test.device = std::move(copy);
+      test.open();
+    } else {
+      test.crash_and_reopen();
+    }
+    CHECK(test.read(file, 0, content.size() + 1) == content);
+    CHECK(test.problems() == "");
+    test.reopen();
+    CHECK(test.read(file, 0, content.size() + 1) == content);
+    CHECK(test.problems() == "");
+  }
+}
+
+TEST_CASE("large files that are fsynced again and again on a small volume do not use it up") {
+  TestVolume test(8192);
+  const InodeNumber file = test.make(kRootDirectory, "large");
+  std::string content;
+  for (int round = 0; round < 60; ++round) {
+    content.assign(800 * kBlockSize, static_cast<char>('a' + round % 26));
+    REQUIRE(test.write(file, 0, content).ok());
+    REQUIRE(test.volume->fsync(file, true).ok());
+  }
+  CHECK(test.read(file, 0, content.size()) == content);
+  test.crash_and_reopen();
+  CHECK(test.read(file, 0, content.size()) == content);
+  REQUIRE(test.volume->unlink(kRootDirectory, "large").ok());
+  test.reopen();
+  CHECK(test.volume->status().root.used_blocks < test.volume->superblock().journal_blocks + 20);
+  CHECK(test.problems() == "");
+}
