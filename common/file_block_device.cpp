@@ -144,8 +144,11 @@ Status FileBlockDevice::write(Address first, std::span<const PageRef> pages) {
 }
 
 Status FileBlockDevice::flush() {
-  if (::fdatasync(descriptor_) != 0) return errno_error("flush", path_, errno);
-  return {};
+  MutexLock lock(flush_mutex_);
+  if (flush_failed_) return Error(ErrorCode::kIo, "flush " + path_ + ": an earlier flush has failed");
+  if (::fdatasync(descriptor_) == 0) return {};
+  flush_failed_ = true;
+  return errno_error("flush", path_, errno);
 }
 
 Status FileBlockDevice::discard(Address first, std::uint64_t count_blocks) {

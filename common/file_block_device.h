@@ -3,6 +3,8 @@
 // Invariants:
 //   1. While it is open for writing no other process has it open for writing or reading (an OFD lock on the whole
 //   file).
+//   2. After a failed flush every later one fails. The kernel tells of lost writes once: without this a second flush
+//   would say that all is well. So one flush runs at a time.
 //
 // Thread safety: as BlockDevice.
 // Ownership: owns its descriptor, which is closed on exec.
@@ -12,6 +14,7 @@
 #include <string>
 
 #include "common/block_device.h"
+#include "common/mutex.h"
 
 namespace tarnfs {
 
@@ -46,6 +49,8 @@ class FileBlockDevice final : public BlockDevice {
   const std::string path_;
   const int descriptor_;
   std::uint64_t size_blocks_;  // set before the device is handed out, then constant
+  Mutex flush_mutex_;
+  bool flush_failed_ TARNFS_GUARDED_BY(flush_mutex_) = false;
 };
 
 }  // namespace tarnfs
