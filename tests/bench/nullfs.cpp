@@ -31,6 +31,9 @@ namespace {
 constexpr double kTimeoutSeconds = 86400.0;
 constexpr std::size_t kTransferBytesMax = 1 << 20;
 
+// Set before the first request.
+std::atomic<bool> opens_by_kernel{false};
+
 struct Node {
   explicit Node(mode_t new_mode) : mode(new_mode) {}
 
@@ -92,8 +95,10 @@ Node* add_name(fuse_ino_t parent, const char* name, mode_t mode) {
 
 void on_init(void* /*user*/, fuse_conn_info* connection) {
   connection->want |= connection->capable & (FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_PARALLEL_DIROPS);
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA);  // nobody else changes anything
   connection->max_write = kTransferBytesMax;
   connection->max_background = 64;
+  opens_by_kernel = (connection->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
 }
 
 void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -158,7 +163,12 @@ void on_rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t
   fuse_reply_err(request, 0);
 }
 
+// Where the kernel can do without, it opens files by itself after the first answer.
 void on_open(fuse_req_t request, fuse_ino_t /*number*/, fuse_file_info* file) {
+  if (opens_by_kernel) {
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
   file->keep_cache = 1;
   fuse_reply_open(request, file);
 }

@@ -271,20 +271,25 @@ class NullFuse(Peer):
 
 
 class Passthrough(Peer):
-    """libfuse's example on a directory of the file system below. The sources are those of the examples of libfuse3-dev,
-    or where TARNFS_BENCH_PASSTHROUGH says."""
+    """libfuse's example on a directory of the file system below. Its program or its source is looked for where
+    TARNFS_BENCH_PASSTHROUGH says, then its source among the examples of libfuse3-dev."""
+
+    def places(self):
+        return [Path(p) for p in os.environ.get("TARNFS_BENCH_PASSTHROUGH", "").split(os.pathsep) if p]
+
+    def built_elsewhere(self):
+        return next((p / self.name for p in self.places() if os.access(p / self.name, os.X_OK)), None)
 
     def source(self):
-        places = [Path(p) for p in os.environ.get("TARNFS_BENCH_PASSTHROUGH", "").split(os.pathsep) if p]
-        for place in [*places, EXAMPLES]:
+        for place in [*self.places(), EXAMPLES]:
             for suffix in ("c", "cc"):
                 if (place / f"{self.name}.{suffix}").exists():
                     return place / f"{self.name}.{suffix}"
         return None
 
     def missing(self):
-        if self.source() is None:
-            return f"no source of {self.name} in {EXAMPLES}; TARNFS_BENCH_PASSTHROUGH can name a directory with it"
+        if self.source() is None and self.built_elsewhere() is None:
+            return f"no source of {self.name} in {EXAMPLES}; TARNFS_BENCH_PASSTHROUGH can name a directory that has it"
         try:
             self.binary()
         except BenchError as error:
@@ -292,16 +297,17 @@ class Passthrough(Peer):
         return None
 
     def binary(self):
-        target = self.bench.directory / f"{self.name}.program"
+        target = self.built_elsewhere() or self.bench.directory / f"{self.name}.program"
         if not target.exists():
             source = self.source()
             plain_c = source.suffix == ".c"
             compiler = os.environ.get("CC", "cc") if plain_c else os.environ.get("CXX", "c++")
             libraries = run("pkg-config", "--cflags", "--libs", "fuse3").split()
-            standard = "-std=gnu11" if plain_c else "-std=c++20"
+            # passthrough_hp counts on an option parser that includes <iostream>; newer ones do not.
+            language = ["-std=gnu11"] if plain_c else ["-std=c++20", "-include", "iostream"]
             # The examples include config.h of libfuse's own build.
             (self.bench.directory / "config.h").write_text("#define HAVE_UTIMENSAT 1\n#define HAVE_POSIX_FALLOCATE 1\n")
-            command = [compiler, "-w", "-O2", "-pthread", standard, "-D_GNU_SOURCE", f"-I{self.bench.directory}"]
+            command = [compiler, "-w", "-O2", "-pthread", *language, "-D_GNU_SOURCE", f"-I{self.bench.directory}"]
             run(*command, f"-I{source.parent}", source, "-o", target, *libraries)
         return target
 

@@ -56,7 +56,8 @@ def parse(words):
         prog="tests/bench/run",
         description="Measures tarnfs and its peers in turn and writes medians and ratios as Markdown, JSON and SVG.",
         epilog="Needs root. TARNFS_BIN is the directory with the programs to measure, else build/release, else PATH. "
-        "TARNFS_BENCH_PASSTHROUGH names directories with the source of passthrough_hp where libfuse3-dev has none.",
+        "TARNFS_BENCH_PASSTHROUGH names directories with passthrough_hp, built or as source, where libfuse3-dev "
+        "has none.",
     )
     known = ",".join(all_peers.CLASSES)
     quick = ",".join(QUICK_PEERS)
