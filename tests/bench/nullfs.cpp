@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -289,5 +290,6 @@ int main(int argc, char** argv) {
   if (session == nullptr) return 1;
   const int rc = serve(session, given.mountpoint);
   fuse_session_destroy(session);
-  return rc;
+  // The nodes go with the process, all at once.
+  std::_Exit(rc);
 }

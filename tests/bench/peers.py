@@ -119,7 +119,7 @@ class Tarnfs(Peer):
     def program(self, name):
         found = program(name, self.binaries)
         if found is None:
-            raise BenchError(f"there is no {name} in {self.binaries} nor on PATH; build it, or set TARNFS_BIN")
+            raise BenchError(f"there is no {name} in {self.binaries or 'PATH'}; build it, or set TARNFS_BIN")
         return found
 
     def missing(self):

@@ -41,7 +41,7 @@ def run(*command, seconds=600, text_input=None):
         said = (result.stderr.strip() or result.stdout.strip()).splitlines()
         # A compiler's reason stands before its last words.
         reason = next((line for line in said if " error: " in line), said[-1] if said else "it said nothing")
-        command = " ".join(words)
+        command = " ".join([Path(words[0]).name, *words[1:]])
         short = command if len(command) <= COMMAND_SHOWN else command[:COMMAND_SHOWN] + "..."
         raise BenchError(f"{short}: exit code {result.returncode}: {reason}")
     return result.stdout
@@ -66,13 +66,14 @@ def file_system_type(directory):
 
 
 def program(name, binaries):
-    """The path of one of the project's programs: in the given build directory, or else on PATH; None when missing."""
-    if binaries is not None:
-        direct = [binaries / name, *sorted(binaries.glob(f"*/{name}")), *sorted(binaries.glob(f"*/*/{name}"))]
-        for candidate in direct:
-            if candidate.is_file() and os.access(candidate, os.X_OK):
-                return str(candidate)
-    return shutil.which(name)
+    """The path of one of the project's programs in the build directory, or on PATH when there is none (None): never
+    one from elsewhere than asked for. None when it is missing."""
+    if binaries is None:
+        return shutil.which(name)
+    for candidate in (binaries / name, *sorted(binaries.glob(f"*/{name}")), *sorted(binaries.glob(f"*/*/{name}"))):
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return str(candidate)
+    return None
 
 
 class Daemon:

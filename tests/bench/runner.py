@@ -19,6 +19,7 @@ import suites
 from places import BenchError
 
 TOP = Path(__file__).resolve().parents[2]
+RESULTS = TOP / "build" / "bench-results"
 DISK = Path("/var/tmp")
 MEMORY = Path("/dev/shm")
 QUICK_PEERS = ("tarnfs", "ext4", "btrfs")
@@ -67,7 +68,7 @@ def parse(words):
     add("--on", type=Path, metavar="DIR", help=f"where the images go; default {DISK} for fsync, else {MEMORY}")
     add("--peers", metavar="A,B,C", help=f"of {known}; default all, with --quick {quick}")
     add("--variant", type=variant_of, action="append", default=[], metavar="NAME=OPTIONS", help=VARIANT_HELP)
-    add("--output", type=Path, default=Path("bench-results"), metavar="DIR", help="default ./bench-results")
+    add("--output", type=Path, default=RESULTS, metavar="DIR", help="default build/bench-results")
     add("--quick", action="store_true", help="2 s for each timed phase, fewer files, and three peers unless named")
     add("--tiny", action="store_true", help="shows that everything works; its figures mean nothing")
     add("--sparse", action="store_true", help="do not write the images of the fsync suite before their use")
@@ -135,7 +136,7 @@ def describe_machine(binaries):
         "processor": f"{os.cpu_count()} x {processor.group(1) if processor else platform.machine()}",
         "memory_gib": round(int(memory.group(1)) / 2**20, 1) if memory else None,
         "tarnfs": first_line(tarnfs, "--version") if tarnfs else "not there",
-        "source": first_line("git", "-C", str(TOP), "describe", "--always", "--dirty"),
+        "source_tree": first_line("git", "-C", str(TOP), "describe", "--always", "--dirty"),
         "fuse_over_io_uring": uring.read_text().strip() if uring.exists() else "not in this kernel",
         "mkfs.ext4": first_line("mkfs.ext4", "-V"),
         "mkfs.btrfs": first_line("mkfs.btrfs", "-V"),
