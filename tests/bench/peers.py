@@ -102,8 +102,8 @@ class Peer:
         """How much has been written to the image since the mount, or None where that is not known."""
         return None
 
-    def start(self, command):
-        self.daemon = Daemon(self.name, command, self.mountpoint, self.directory / "log")
+    def start(self, command, ready=""):
+        self.daemon = Daemon(self.name, command, self.mountpoint, self.directory / "log", ready)
 
     def needs(self, *names):
         absent = [name for name in names if shutil.which(name) is None]
@@ -347,10 +347,12 @@ class Gocryptfs(Peer):
         self.call("-init", "-scryptn", "10", self.directory / "below")
 
     def mount(self):
-        self.start([*self.words(), "-fg", "-allow_other", self.directory / "below", self.mountpoint])
+        # A request that comes before it is ready can hang it for good.
+        command = [*self.words(), "-fg", "-allow_other", self.directory / "below", self.mountpoint]
+        self.start(command, ready="mounted and ready")
 
     def words(self):
-        return ["gocryptfs", "-q", "-passfile", self.directory / "password"]
+        return ["gocryptfs", "-passfile", self.directory / "password"]
 
     def call(self, *words):
         run(*self.words(), *words)

@@ -26,25 +26,30 @@ class BenchError(Exception):
     """What failed, in one line."""
 
 
-def run(*command, seconds=600, text_input=None):
+def run(*command, seconds=600):
     """Runs a command to its end and returns its standard output."""
     words = [str(word) for word in command]
     try:
-        result = subprocess.run(
-            words, capture_output=True, text=True, timeout=seconds, check=False, input=text_input
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"{' '.join(words)}: no end after {seconds} s") from None
     except OSError as error:
         raise BenchError(f"{words[0]}: {error.strerror}") from None
-    if result.returncode != 0:
-        said = (result.stderr.strip() or result.stdout.strip()).splitlines()
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # It may hang in a file system that does not answer, and then it ends only when the connection is cut, which
+        # is the peer's removal: nobody waits for it here.
+        process.kill()
+        raise BenchError(f"{Path(words[0]).name}: no end after {seconds} s") from None
+    if process.returncode != 0:
+        said = (errors.strip() or output.strip()).splitlines()
         # A compiler's reason stands before its last words.
         reason = next((line for line in said if " error: " in line), said[-1] if said else "it said nothing")
         command = " ".join([Path(words[0]).name, *words[1:]])
         short = command if len(command) <= COMMAND_SHOWN else command[:COMMAND_SHOWN] + "..."
-        raise BenchError(f"{short}: exit code {result.returncode}: {reason}")
-    return result.stdout
+        raise BenchError(f"{short}: exit code {process.returncode}: {reason}")
+    return output
 
 
 def poll(condition, what, seconds=PATIENCE_SECONDS):
@@ -76,10 +81,26 @@ def program(name, binaries):
     return None
 
 
-class Daemon:
-    """A process in the foreground that serves a mount, or nothing but a socket (mountpoint None)."""
+def abort_connections(process, below):
+    """Cuts the FUSE connections of the mounts at or below a directory, as that process sees them: a file system that
+    hangs holds its callers, and itself, where no signal reaches."""
+    try:
+        lines = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        control = Path("/sys/fs/fuse/connections") / fields[2].split(":")[1] / "abort"
+        if Path(fields[4]).is_relative_to(below) and after.startswith("fuse") and control.exists():
+            control.write_text("1")
 
-    def __init__(self, name, command, mountpoint, log):
+
+class Daemon:
+    """A process in the foreground that serves a mount."""
+
+    def __init__(self, name, command, mountpoint, log, ready=""):
+        """`ready` is what the daemon says when requests may come; by default its mount is enough."""
         self.name = name
         self.mountpoint = mountpoint
         self.log = log
@@ -88,12 +109,15 @@ class Daemon:
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         try:
-            poll(lambda: self.process.poll() is not None or is_mounted(mountpoint), f"{name} to mount")
+            poll(lambda: self.process.poll() is not None or self.is_ready(ready), f"{name} to mount")
         except BenchError:
             self.kill()
             raise
         if self.process.poll() is not None:
             raise BenchError(f"{name} ended with {self.process.returncode}: {self.last_words()}")
+
+    def is_ready(self, words):
+        return is_mounted(self.mountpoint) and words in self.log.read_text(errors="replace")
 
     def last_words(self):
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -113,10 +137,11 @@ class Daemon:
             raise BenchError(f"{self.name} ended with {code}: {self.last_words()}")
 
     def kill(self):
+        abort_connections("self", self.mountpoint)
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        if self.mountpoint is not None and is_mounted(self.mountpoint):
+        if is_mounted(self.mountpoint):
             run("umount", "-i", "-l", self.mountpoint)
 
 
@@ -150,10 +175,19 @@ def run_inside(arguments, directories):
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *arguments]
     environment = dict(os.environ, **{INSIDE: json.dumps(made)})
     ended_by = []
+
+    def end(received, _):
+        ended_by.append(received)
+        children = Path(f"/proc/{inside.pid}/task/{inside.pid}/children").read_text().split()
+        for child in children:
+            for path in made.values():
+                abort_connections(child, path)
+        # unshare holds back the signals that ask; its death takes the namespaces with it.
+        inside.kill()
+
     inside = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        # unshare holds back the signals that ask; its death takes the namespaces with it.
-        signal.signal(number, lambda received, _: (ended_by.append(received), inside.kill()))
+        signal.signal(number, end)
     try:
         code = inside.wait()
     finally:

@@ -1,7 +1,6 @@
 """The command: reads its arguments, runs rounds of suites on peers in turn, and writes the report as it grows."""
 
 import argparse
-import json
 import os
 import platform
 import re

@@ -40,7 +40,7 @@ def figures_of(output):
 
 def make_place(peer, name):
     place = peer.mountpoint / name
-    place.mkdir()
+    run("mkdir", place)
     return place
 
 
