@@ -1,6 +1,7 @@
 #include "common/format.h"
 
 #include <algorithm>
+#include <bitset>
 #include <cstring>
 #include <optional>
 
@@ -138,10 +139,12 @@ Status write_superblock(BlockDevice& device, const Superblock& superblock) {
 Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superblock) {
   std::optional<RootBlock> newest;
   std::optional<Error> incompatible;
+  std::bitset<kRootSlots> unreadable;
   PageRef page = PageRef::uninitialised();
   for (std::uint64_t slot = 0; slot < kRootSlots; ++slot) {
-    // An unreadable slot is like a damaged one: another may hold the newest root.
-    if (!device.read(root_slot_of(Cp{slot}, superblock.size_blocks), page.mutable_bytes()).ok()) continue;
+    // An unreadable slot is like a damaged one, as long as another holds the newest root.
+    unreadable[slot] = !device.read(root_slot_of(Cp{slot}, superblock.size_blocks), page.mutable_bytes()).ok();
+    if (unreadable[slot]) continue;
     auto root = check_root_block(page.bytes());
     if (!root.ok()) {
       if (root.error().code() == ErrorCode::kIncompatible) incompatible = root.error();
@@ -154,6 +157,14 @@ Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superb
   if (!newest && incompatible) return incompatible->in(device.name());
   if (!newest)
     return Error(ErrorCode::kCorrupt, device.name() + " has no valid root block; restore it from its mirror");
+  // What follows the newest root that could be read may be a newer one: to go back to the older would lose what was
+  // acknowledged since, and write over it.
+  const std::uint64_t next = (newest->cp + 1) % kRootSlots;
+  if (unreadable[next]) {
+    return Error(ErrorCode::kIo,
+                 device.name() + ": block " + std::to_string(root_slot_of(Cp{next}, superblock.size_blocks).value) +
+                     " cannot be read, and may hold the newest state; try again, or restore it from its mirror");
+  }
   return *newest;
 }
 

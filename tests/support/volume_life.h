@@ -46,7 +46,7 @@ struct Look {
   Observation seen;
   std::string problem;
 };
-Look look_at(const CrashImage& image);
+Look look_at(const CrashImage& image, bool leaks_allowed = false);
 
 // The first difference in words; empty when both show the same.
 std::string difference(const Observation& left, const Observation& right);
