@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 namespace tarnfs::testing {
@@ -15,14 +16,12 @@ Result<SharedText> content_of(FileSystem& volume, const Attributes& attributes) 
     return std::make_shared<const std::string>(std::move(target));
   }
   // One byte more than there may be, so that a file that is longer than it says is noticed.
-  std::string content(attributes.size_bytes + 1, '?');
-  TARNFS_ASSIGN(const std::size_t length, volume.read(attributes.inode, 0, std::as_writable_bytes(std::span(content))));
-  if (length != attributes.size_bytes) {
+  TARNFS_ASSIGN(std::string content, read_start(volume, attributes.inode, attributes.size_bytes + 1));
+  if (content.size() != attributes.size_bytes) {
     return Error(ErrorCode::kCorrupt, "inode " + std::to_string(attributes.inode.value) + " has size " +
-                                          std::to_string(attributes.size_bytes) + ", but " + std::to_string(length) +
-                                          " bytes can be read");
+                                          std::to_string(attributes.size_bytes) + ", but " +
+                                          std::to_string(content.size()) + " bytes can be read");
   }
-  content.resize(length);
   return std::make_shared<const std::string>(std::move(content));
 }
 
@@ -59,6 +58,18 @@ Result<std::vector<ListedEntry>> list_of(FileSystem& volume, InodeNumber directo
 
 }  // namespace
 
+Result<std::string> read_start(FileSystem& volume, InodeNumber inode, std::size_t length) {
+  const std::size_t aligned_length = (length + kBlockSize - 1) / kBlockSize * kBlockSize;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  const std::unique_ptr<void, Free> memory(std::aligned_alloc(kBlockSize, std::max(aligned_length, kBlockSize)));
+  TARNFS_ASSERT(memory != nullptr);
+  TARNFS_ASSIGN(const std::size_t read,
+                volume.read(inode, 0, std::span(static_cast<std::byte*>(memory.get()), length)));
+  return std::string(static_cast<const char*>(memory.get()), read);
+}
+
 Result<Observation> observe(FileSystem& volume) {
   Observation seen;
   TARNFS_ASSIGN(const Attributes root, volume.attributes(kRootDirectory));
@@ -82,15 +93,6 @@ Result<Observation> observe(FileSystem& volume) {
     }
   }
   return seen;
-}
-
-bool same(const Observation& left, const Observation& right) {
-  return left.names == right.names &&
-         std::equal(left.inodes.begin(), left.inodes.end(), right.inodes.begin(), right.inodes.end(),
-                    [](const auto& a, const auto& b) {
-                      return a.first == b.first && a.second.metadata == b.second.metadata &&
-                             a.second.link_count == b.second.link_count && *a.second.content == *b.second.content;
-                    });
 }
 
 std::string path_of(const Names& names, std::uint64_t inode) {

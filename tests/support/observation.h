@@ -44,8 +44,9 @@ struct Observation {
 // Walks the whole tree from the root directory and reads every file.
 Result<Observation> observe(FileSystem& volume);
 
-// True when both show the same, contents included.
-bool same(const Observation& left, const Observation& right);
+// The first bytes of a file, at most `length`; read into aligned memory, so that the calls to the device are the same
+// in every run.
+Result<std::string> read_start(FileSystem& volume, InodeNumber inode, std::size_t length);
 
 // "A/f", by one of its names; the number when it has none.
 std::string path_of(const Names& names, std::uint64_t inode);
