@@ -1,5 +1,6 @@
 #include "common/log.h"
 
+#include <spdlog/sinks/null_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
@@ -20,6 +21,8 @@ std::shared_ptr<spdlog::logger> make_logger(LogTarget target, const std::string&
     made = std::make_shared<spdlog::logger>(
         program, std::make_shared<spdlog::sinks::syslog_sink_mt>(program, LOG_PID, LOG_DAEMON, true));
     made->set_pattern("%v");
+  } else if (target == LogTarget::kNowhere) {
+    made = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::null_sink_mt>());
   } else {
     made = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_mt>());
     made->set_pattern("%Y-%m-%dT%H:%M:%S.%e " + program + " %l: %v");

@@ -8,7 +8,11 @@
 
 namespace tarnfs {
 
-enum class LogTarget { kStandardError, kSyslog };
+enum class LogTarget {
+  kStandardError,
+  kSyslog,
+  kNowhere,  // for tests that open thousands of damaged volumes on purpose
+};
 
 // Chooses where the log goes; `program` names it in syslog. Before the first call: standard error.
 void open_log(LogTarget target, const std::string& program);

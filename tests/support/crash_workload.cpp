@@ -287,7 +287,7 @@ Workload make_workload(const std::string& class_name, std::size_t index, std::ui
     for (int i = 0; i < 3; ++i) add_with_persistence(workload.operations, random() % one);
   } else {
     workload.random_operations = kLongOperations;
-    workload.concurrent_points = class_name == "beside";
+    workload.others_persist = class_name == "beside";
   }
   if (!workload.operations.empty()) workload.operations.push_back({Kind::kConsistencyPoint});
   return workload;

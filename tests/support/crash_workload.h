@@ -8,7 +8,7 @@
 //   2. The runner tells the model every operation that succeeded, with the events of the device around it.
 //   3. What is written says which operation wrote it, so that no two versions of a file are alike by chance.
 //
-// Thread safety: a runner is one thread's. Points that a second thread takes are told to the model afterwards.
+// Thread safety: a runner is one thread's. What other threads persist is told to the model afterwards.
 // Errors: the runner returns what the volume answered; an operation that makes no sense now is not run.
 #pragma once
 
@@ -63,11 +63,11 @@ struct Workload {
   std::string name;                   // "two.1234"
   std::vector<Operation> operations;  // empty: random ones, chosen while it runs
   std::size_t random_operations = 0;
-  bool concurrent_points = false;  // a second thread takes consistency points all the time
+  bool others_persist = false;  // two other threads take consistency points and fsync, all the time
 };
 
-// Makes what every workload starts on: A/f (two and a half pages, an attribute), B/g (100 bytes), and the directory A/e.
-// Between their blocks are those of a file "pad" that is to be removed.
+// Makes what every workload starts on: A/f (two and a half pages, an attribute), B/g (100 bytes), and the directory
+// A/e. Between their blocks are those of a file "pad" that is to be removed.
 std::vector<Operation> starting_operations();
 
 // How many workloads of a class there are ("one", "two"); 0: any number ("three", "long", "beside").
@@ -87,6 +87,8 @@ class WorkloadRunner {
   // Would it succeed on a healthy volume?
   bool makes_sense(const Operation& operation) const;
   Outcome run(const Operation& operation);
+  // By a name, or what is held as "#h".
+  std::optional<std::uint64_t> inode_of(const std::string& path) const;
   // Of the last operation that failed.
   const Error& error() const { return error_; }
 
@@ -96,7 +98,6 @@ class WorkloadRunner {
     std::string name;
   };
   std::optional<Place> place_of(const std::string& path) const;
-  std::optional<std::uint64_t> inode_of(const std::string& path) const;
   bool is_file(const std::string& path) const;
   bool can_rename(const Operation& operation) const;
   std::string text_to_write(std::uint64_t length) const;

@@ -114,20 +114,12 @@ void ModelFileSystem::add_inode(std::uint64_t inode, Metadata metadata, std::str
 }
 
 void ModelFileSystem::set_name(std::uint64_t directory, const std::string& name, std::uint64_t inode) {
-  std::uint64_t& place = names_[NameKey{directory, name}];
-  if (place != 0) inodes_.at(place).name_step = steps_.size();
-  place = inode;
-  inodes_.at(directory).name_step = steps_.size();
-  inodes_.at(inode).name_step = steps_.size();
+  names_[NameKey{directory, name}] = inode;
   names_changed_ = true;
 }
 
 void ModelFileSystem::remove_name(std::uint64_t directory, const std::string& name) {
-  const auto found = names_.find(NameKey{directory, name});
-  TARNFS_ASSERT(found != names_.end());
-  inodes_.at(found->second).name_step = steps_.size();
-  inodes_.at(directory).name_step = steps_.size();
-  names_.erase(found);
+  TARNFS_ASSERT(names_.erase(NameKey{directory, name}) == 1);
   names_changed_ = true;
 }
 
@@ -155,24 +147,8 @@ std::size_t ModelFileSystem::steps_done_before(std::size_t event) const {
   return static_cast<std::size_t>(later - steps_.begin());
 }
 
-std::size_t ModelFileSystem::names_promised(Persistence kind, std::uint64_t inode, std::size_t done) const {
-  if (kind == Persistence::kConsistencyPoint) return done;
-  const Inode& own = inodes_.at(inode);
-  std::size_t changed = std::max(own.contents.back().step, own.name_step);
-  if (kind == Persistence::kFsync) changed = std::max(changed, own.metadatas.back().step);
-  return !concurrent_points_ && changed > persistence_step_ ? done : own.name_step;
-}
-
 void ModelFileSystem::persisted(Persistence kind, std::uint64_t inode, std::size_t begin_event, std::size_t end_event) {
-  const std::size_t done = steps_done_before(begin_event);
-  Promise promise;
-  promise.end_event = end_event;
-  promise.inode = kind == Persistence::kConsistencyPoint ? 0 : inode;
-  promise.content_step = done;
-  promise.metadata_step = kind == Persistence::kFdatasync ? 0 : done;
-  promise.names_step = names_promised(kind, inode, done);
-  promises_.push_back(promise);
-  persistence_step_ = std::max(persistence_step_, done);
+  promises_.push_back(Promise{end_event, inode, steps_done_before(begin_event), kind != Persistence::kFdatasync});
 }
 
 ModelFileSystem::Bounds ModelFileSystem::bounds_at(std::size_t cut) const {
@@ -180,14 +156,13 @@ ModelFileSystem::Bounds ModelFileSystem::bounds_at(std::size_t cut) const {
   for (const Step& step : steps_) bounds.begun += step.begin_event < cut ? 1 : 0;
   for (const Promise& promise : promises_) {
     if (promise.end_event >= cut) continue;
-    bounds.names_step = std::max(bounds.names_step, promise.names_step);
+    bounds.names_step = std::max(bounds.names_step, promise.done_step);
+    const auto raise = [&](std::size_t& step) { step = std::max(step, promise.done_step); };
     if (promise.inode == 0) {
-      bounds.all_step = std::max(bounds.all_step, promise.content_step);
+      raise(bounds.all_step);
     } else {
-      std::size_t& content = bounds.content_steps[promise.inode];
-      content = std::max(content, promise.content_step);
-      std::size_t& metadata = bounds.metadata_steps[promise.inode];
-      metadata = std::max(metadata, promise.metadata_step);
+      raise(bounds.content_steps[promise.inode]);
+      if (promise.with_metadata) raise(bounds.metadata_steps[promise.inode]);
     }
   }
   for (const NameOperation& operation : name_operations_) {

@@ -11,10 +11,6 @@
 //      inode (for content: or fdatasync), not newer than begun at the cut.
 //   3. A file that was renamed over another one within the k operations has a content not older than at that rename.
 //   4. Inode numbers stay, link counts follow from the names.
-//   An fsync of an inode that has not changed since the last persistence call (which may have been a consistency point
-//   inside) promises nothing about other names: there was nothing that it had to write. With consistency points running
-//   beside the operations it cannot be known whether it changed, and an fsync promises what was done to the names of
-//   its own inode and to all names before that.
 //
 // Thread safety: none; one thread tells, and the model is only read after that.
 // Errors: judge() returns what is wrong in words.
@@ -37,8 +33,6 @@ class ModelFileSystem {
  public:
   // Begins with what a volume showed when it was durable.
   explicit ModelFileSystem(const Observation& start);
-  // Consistency points run beside the operations from now on.
-  void expect_concurrent_points() { concurrent_points_ = true; }
 
   // The present state.
   const Names& names() const { return names_; }
@@ -61,7 +55,8 @@ class ModelFileSystem {
   void set_metadata(std::uint64_t inode, Metadata metadata);
   void note_replacing(std::uint64_t inode);
   void end_step(std::size_t event);
-  // A persistence call that was acknowledged.
+  // A persistence call that was acknowledged; `inode` of a consistency point is 0. May be told later, from another
+  // thread's notes.
   void persisted(Persistence kind, std::uint64_t inode, std::size_t begin_event, std::size_t end_event);
 
   // What is wrong with `seen` after a cut at `cut`; empty when it is legal.
@@ -76,7 +71,6 @@ class ModelFileSystem {
   struct Inode {
     std::vector<Version<SharedText>> contents;
     std::vector<Version<Metadata>> metadatas;
-    std::size_t name_step = 0;  // the last one that changed a name of it or in it
   };
   struct Step {
     std::string text;
@@ -91,15 +85,13 @@ class ModelFileSystem {
   // Of an acknowledged call. Step 0, the start, is always persistent.
   struct Promise {
     std::size_t end_event = 0;
-    std::uint64_t inode = 0;        // 0: of all inodes
-    std::size_t content_step = 0;   // it and those before it are persistent
-    std::size_t metadata_step = 0;  // likewise
-    std::size_t names_step = 0;     // likewise
+    std::uint64_t inode = 0;    // 0: of all inodes
+    std::size_t done_step = 0;  // it and those before it are persistent
+    bool with_metadata = true;
   };
   struct Bounds;
 
   std::size_t steps_done_before(std::size_t event) const;
-  std::size_t names_promised(Persistence kind, std::uint64_t inode, std::size_t done) const;
   Bounds bounds_at(std::size_t cut) const;
   const Names& names_after(std::size_t count) const;
   std::string judge_contents(const Observation& seen, const Bounds& bounds, std::size_t count) const;
@@ -110,14 +102,12 @@ class ModelFileSystem {
                             const Same& same_as_seen) const;
   std::string explain_names(const Observation& seen, const Bounds& bounds) const;
 
-  bool concurrent_points_ = false;
   Names start_names_;
   Names names_;
   std::map<std::uint64_t, Inode> inodes_;
   std::vector<Step> steps_;  // the first one is step 1
   std::vector<NameOperation> name_operations_;
   std::vector<Promise> promises_;
-  std::size_t persistence_step_ = 0;   // what was done before the last persistence call
   bool names_changed_ = false;         // by the step that runs
   std::uint64_t replacing_inode_ = 0;  // by the step that runs
 };

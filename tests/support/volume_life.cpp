@@ -21,57 +21,75 @@ VolumeOptions options_for(VolumeMode mode, Clock& clock) {
   return options;
 }
 
-// Takes consistency points on a thread of its own while a workload runs: one whenever the workload has moved on.
-class PointsBeside {
+// A thread that persists while a workload runs: something whenever the workload has moved on.
+class PersistingThread {
  public:
-  struct Taken {
+  struct Done {
+    Persistence kind;
+    std::uint64_t inode;
     std::size_t begin_event;
     std::size_t end_event;
   };
-  PointsBeside(FileSystem& volume, RecordingBlockDevice& device)
-      : volume_(volume), device_(device), thread_([this] { run(); }) {}
-  ~PointsBeside() { finish(); }
-  PointsBeside(const PointsBeside&) = delete;
-  PointsBeside& operator=(const PointsBeside&) = delete;
+  PersistingThread(FileSystem& volume, RecordingBlockDevice& device, std::uint64_t seed)
+      : volume_(volume), device_(device), random_(seed), thread_([this] { run(); }) {}
+  ~PersistingThread() { finish(); }
+  PersistingThread(const PersistingThread&) = delete;
+  PersistingThread& operator=(const PersistingThread&) = delete;
 
-  void moved_on() {
+  // The workload has done something with `inode`.
+  void moved_on(std::uint64_t inode) {
     MutexLock lock(mutex_);
     ++moves_;
+    inode_ = inode;
     changed_.notify_all();
   }
-  const std::vector<Taken>& finish() {
+  const std::vector<Done>& finish() {
     {
       MutexLock lock(mutex_);
       finished_ = true;
       changed_.notify_all();
     }
     if (thread_.joinable()) thread_.join();
-    return taken_;
+    return done_;
   }
 
  private:
-  bool wait_for_move(std::uint64_t& seen) {
+  // The inode of the newest move; nothing at the end.
+  std::optional<std::uint64_t> wait_for_move(std::uint64_t& seen) {
     MutexLock lock(mutex_);
     while (moves_ == seen && !finished_) changed_.wait(mutex_);
     seen = moves_;
-    return !finished_;
+    return finished_ ? std::nullopt : std::optional(inode_);
+  }
+  bool persist(const Done& what) {
+    if (what.kind == Persistence::kConsistencyPoint) return volume_.consistency_point().ok();
+    // The inode may be gone by now.
+    return volume_.fsync(InodeNumber{what.inode}, what.kind == Persistence::kFdatasync).ok();
   }
   void run() {
-    for (std::uint64_t seen = 0; wait_for_move(seen);) {
-      const std::size_t begin_event = device_.mark();
-      const bool done = volume_.consistency_point().ok();
-      const std::size_t end_event = device_.mark();
-      if (done) taken_.push_back(Taken{begin_event, end_event});
+    std::uint64_t seen = 0;
+    while (const auto inode = wait_for_move(seen)) {
+      Done what{Persistence::kConsistencyPoint, 0, 0, 0};
+      if (random_() % 4 != 0) {
+        what.kind = random_() % 2 == 0 ? Persistence::kFsync : Persistence::kFdatasync;
+        what.inode = *inode;
+      }
+      what.begin_event = device_.mark();
+      const bool done = persist(what);
+      what.end_event = device_.mark();
+      if (done) done_.push_back(what);
     }
   }
 
   FileSystem& volume_;
   RecordingBlockDevice& device_;
+  std::mt19937_64 random_;  // the thread's
   Mutex mutex_;
   Condition changed_;
   std::uint64_t moves_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t inode_ TARNFS_GUARDED_BY(mutex_) = kRootDirectory.value;
   bool finished_ TARNFS_GUARDED_BY(mutex_) = false;
-  std::vector<Taken> taken_;  // the thread's until it was joined
+  std::vector<Done> done_;  // the thread's until it was joined
   std::thread thread_;
 };
 
@@ -96,22 +114,24 @@ class LifeRun {
   }
 
   void run(const Workload& workload) {
-    std::optional<PointsBeside> beside;
-    if (workload.concurrent_points) {
-      life_.model.expect_concurrent_points();
-      beside.emplace(volume_, device_);
+    std::vector<std::unique_ptr<PersistingThread>> others;
+    for (std::uint64_t i = 0; workload.others_persist && i < 2; ++i) {
+      others.push_back(std::make_unique<PersistingThread>(volume_, device_, mix_bits(options_.seed + i)));
     }
     for (const Operation& operation : workload.operations) {
       if (!run_one(operation)) break;
     }
     std::mt19937_64 random(options_.seed);
     for (std::size_t i = 0; i < workload.random_operations && life_.problem.empty(); ++i) {
-      run_one(sensible_operation(random));
-      if (beside) beside->moved_on();
+      const Operation operation = sensible_operation(random);
+      run_one(operation);
+      const auto inode = runner_.inode_of(operation.path);
+      for (const auto& other : others) other->moved_on(inode.value_or(kRootDirectory.value));
     }
-    if (!beside) return;
-    for (const PointsBeside::Taken& taken : beside->finish()) {
-      life_.model.persisted(Persistence::kConsistencyPoint, 0, taken.begin_event, taken.end_event);
+    for (const auto& other : others) {
+      for (const PersistingThread::Done& done : other->finish()) {
+        life_.model.persisted(done.kind, done.inode, done.begin_event, done.end_event);
+      }
     }
   }
 
