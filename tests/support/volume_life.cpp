@@ -5,6 +5,7 @@
 
 #include "fs/check/checker.h"
 #include "fs/engine/volume.h"
+#include "fs/journal/journal_format.h"
 #include "fs/storage/format_volume.h"
 #include "tests/support/simulated_clock.h"
 
@@ -216,6 +217,27 @@ std::string look_again(const CrashImage& image, const Observation& expected, Clo
   return other.empty() ? "" : "after it was closed it shows something else: " + other;
 }
 
+// The ring of the journal is full of old batches, and its end is near: a workload's batches go over it and onto the
+// old.
+bool go_round_journal(Volume& volume, WorkloadRunner& runner) {
+  const std::uint64_t ring_blocks = volume.status().superblock.journal_blocks;
+  constexpr std::uint64_t kBlocksLeftMax = 10;
+  std::uint64_t before = 0;
+  for (unsigned rounds = 0; rounds < 1 || ring_blocks - before > kBlocksLeftMax;) {
+    const std::uint64_t pages = ring_blocks - before > 4 * kBlocksLeftMax ? 5 : 1;
+    for (const Operation& operation :
+         {Operation{OperationKind::kWrite, "pad", "", 0, pages * kBlockSize}, Operation{OperationKind::kFsync, "pad"},
+          Operation{OperationKind::kConsistencyPoint}}) {
+      if (runner.run(operation) != WorkloadRunner::Outcome::kDone) return false;
+    }
+    const std::uint64_t now = journal_start_of(volume.status().root).block;
+    if (now == before) return false;
+    rounds += now < before ? 1 : 0;
+    before = now;
+  }
+  return true;
+}
+
 // The allocator goes round the image, so that a freed block is used again long after. Here it comes round to the blocks
 // of the first files, with small gaps between them: what a workload frees is what its next consistency point uses.
 bool go_round(Volume& volume, WorkloadRunner& runner) {
@@ -286,6 +308,7 @@ StartingPoint make_starting_point() {
     for (const Operation& operation : starting_operations()) {
       TARNFS_ASSERT(runner.run(operation) == WorkloadRunner::Outcome::kDone);
     }
+    TARNFS_ASSERT((*volume)->status().superblock.journal_blocks == 0 || go_round_journal(**volume, runner));
     TARNFS_ASSERT(go_round(**volume, runner));
     TARNFS_ASSERT((*volume)->close().ok());
   }
