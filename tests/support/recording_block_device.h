@@ -34,7 +34,9 @@ struct DeviceEvent {
 
 class RecordingBlockDevice final : public BlockDevice {
  public:
-  explicit RecordingBlockDevice(CrashImage image) : size_blocks_(image.size_blocks()), image_(std::move(image)) {}
+  // `yields`: how often a write or a flush lets other threads go first, so that more happens meanwhile.
+  explicit RecordingBlockDevice(CrashImage image, unsigned yields = 0)
+      : size_blocks_(image.size_blocks()), yields_(yields), image_(std::move(image)) {}
 
   std::string name() const override { return "recording"; }
   std::uint64_t size_blocks() const override { return size_blocks_; }
@@ -65,6 +67,7 @@ class RecordingBlockDevice final : public BlockDevice {
     event.first_address = first.value;
     event.blocks.reserve(pages.size());
     for (const PageRef& page : pages) event.blocks.push_back(ImageBlock::copy_of(page.bytes()));
+    let_others_go_first();
     MutexLock lock(mutex_);
     std::uint64_t address = first.value;
     for (const ImageBlock& block : event.blocks) image_.put(address++, block);
@@ -75,7 +78,7 @@ class RecordingBlockDevice final : public BlockDevice {
 
   Status flush() override {
     const std::size_t began = append(DeviceEvent::Kind::kFlushBegin, 0);
-    std::this_thread::yield();  // so that other threads write meanwhile
+    let_others_go_first();
     append(DeviceEvent::Kind::kFlushEnd, began);
     return {};
   }
@@ -97,6 +100,9 @@ class RecordingBlockDevice final : public BlockDevice {
   }
 
  private:
+  void let_others_go_first() const {
+    for (unsigned i = 0; i < yields_; ++i) std::this_thread::yield();
+  }
   std::size_t append(DeviceEvent::Kind kind, std::size_t flush_begin_event) {
     MutexLock lock(mutex_);
     DeviceEvent event;
@@ -107,6 +113,7 @@ class RecordingBlockDevice final : public BlockDevice {
   }
 
   const std::uint64_t size_blocks_;
+  const unsigned yields_;
   mutable Mutex mutex_;
   CrashImage image_ TARNFS_GUARDED_BY(mutex_);
   std::vector<DeviceEvent> events_ TARNFS_GUARDED_BY(mutex_);

@@ -275,8 +275,9 @@ std::string difference(const Observation& left, const Observation& right) {
 VolumeLife live(const CrashImage& image, const Observation& seen, const Workload& workload,
                 const LifeOptions& options) {
   VolumeLife life(image, seen);
+  constexpr unsigned kYieldsBesideOthers = 20;
   SimulatedClock clock(options.seed);
-  RecordingBlockDevice device(image);
+  RecordingBlockDevice device(image, workload.others_persist ? kYieldsBesideOthers : 0);
   auto opened = Volume::open(device, options_for(VolumeMode::kReadWrite, clock));
   if (!opened.ok()) {
     life.problem = "open: " + opened.error().describe();
