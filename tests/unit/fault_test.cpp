@@ -156,10 +156,14 @@ class FaultRun {
                           bool settled) {
     const CrashLog log(start_.image, disk_.events());
     const std::size_t end = log.cut_count() - 1;
+    std::optional<std::uint64_t> seen_digest;
     for (const CrashSpec::Kind kind : {CrashSpec::Kind::kAll, CrashSpec::Kind::kNone}) {
       const CrashSpec spec{end, kind, 0, 0};
+      const CrashImage image = log.build(spec);
+      if (seen_digest == image.digest()) continue;
+      seen_digest = image.digest();
       // Blocks below a node that cannot be read stay allocated: the engine says so, and fsck gives them back.
-      const Look look = look_at(log.build(spec), device_.failed_reads() > 0);
+      const Look look = look_at(image, device_.failed_reads() > 0);
       std::string problem = look.problem;
       const std::string by_second = second == nullptr ? "not opened again" : second->judge(look.seen, end);
       if (problem.empty() && settled) problem = by_second;
