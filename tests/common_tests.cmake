@@ -1,1 +1,2 @@
 tarnfs_unit_test(format_test LINKS common)
+tarnfs_unit_test(histogram_test LINKS common)
