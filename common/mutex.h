@@ -76,6 +76,9 @@ class TARNFS_CAPABILITY("shared mutex") SharedMutex {
   void lock() TARNFS_ACQUIRE() { TARNFS_MUTEX_CHECK(pthread_rwlock_wrlock(&lock_)); }
   void unlock() TARNFS_RELEASE() { TARNFS_MUTEX_CHECK(pthread_rwlock_unlock(&lock_)); }
   void lock_shared() TARNFS_ACQUIRE_SHARED() { TARNFS_MUTEX_CHECK(pthread_rwlock_rdlock(&lock_)); }
+  bool try_lock_shared() TARNFS_ATTRIBUTE(try_acquire_shared_capability(true)) {
+    return pthread_rwlock_tryrdlock(&lock_) == 0;
+  }
   void unlock_shared() TARNFS_RELEASE_SHARED() { TARNFS_MUTEX_CHECK(pthread_rwlock_unlock(&lock_)); }
 
  private:

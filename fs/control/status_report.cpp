@@ -35,6 +35,22 @@ Json json_of(const PeerReport& peer) {
   return json;
 }
 
+Json json_of(const WaitSummary& wait) {
+  return {{"count", wait.count},   {"waited_count", wait.waited_count}, {"p50_ns", wait.p50_ns},
+          {"p99_ns", wait.p99_ns}, {"p999_ns", wait.p999_ns},           {"longest_ns", wait.longest_ns}};
+}
+
+WaitSummary wait_of(const Json& json) {
+  WaitSummary wait;
+  wait.count = json.value("count", std::uint64_t{0});
+  wait.waited_count = json.value("waited_count", std::uint64_t{0});
+  wait.p50_ns = json.value("p50_ns", std::uint64_t{0});
+  wait.p99_ns = json.value("p99_ns", std::uint64_t{0});
+  wait.p999_ns = json.value("p999_ns", std::uint64_t{0});
+  wait.longest_ns = json.value("longest_ns", std::uint64_t{0});
+  return wait;
+}
+
 PeerReport peer_of(const Json& json) {
   PeerReport peer;
   peer.url = json.value("url", "");
@@ -70,6 +86,10 @@ StatusReport report_of(const Json& json) {
   report.used_bytes = json.value("used_bytes", std::uint64_t{0});
   report.journal_used_bytes = json.value("journal_used_bytes", std::uint64_t{0});
   report.dirty_bytes = json.value("dirty_bytes", std::uint64_t{0});
+  report.cp_wait = wait_of(json.value("cp_wait", Json::object()));
+  report.cp_swap_longest_ns = json.value("cp_swap_longest_ns", std::uint64_t{0});
+  report.cp_lock_longest_ns = json.value("cp_lock_longest_ns", std::uint64_t{0});
+  report.fsync_cp_count = json.value("fsync_cp_count", std::uint64_t{0});
   report.transport = json.value("transport", "");
   report.errors = json.value("errors", std::uint64_t{0});
   report.read_only = json.value("read_only", false);
@@ -110,6 +130,10 @@ std::string to_json(const StatusReport& report) {
       {"used_bytes", report.used_bytes},
       {"journal_used_bytes", report.journal_used_bytes},
       {"dirty_bytes", report.dirty_bytes},
+      {"cp_wait", json_of(report.cp_wait)},
+      {"cp_swap_longest_ns", report.cp_swap_longest_ns},
+      {"cp_lock_longest_ns", report.cp_lock_longest_ns},
+      {"fsync_cp_count", report.fsync_cp_count},
       {"transport", report.transport},
       {"errors", report.errors},
       {"read_only", report.read_only},

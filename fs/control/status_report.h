@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/histogram.h"
 #include "common/result.h"
 
 namespace tarnfs {
@@ -52,6 +53,10 @@ struct StatusReport {
   std::uint64_t used_bytes = 0;
   std::uint64_t journal_used_bytes = 0;
   std::uint64_t dirty_bytes = 0;
+  WaitSummary cp_wait;                   // what operations waited for consistency points
+  std::uint64_t cp_swap_longest_ns = 0;  // the longest that one kept all operations out
+  std::uint64_t cp_lock_longest_ns = 0;  // the longest that one held an inode's lock
+  std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that waited for one because the journal could not take them
   std::string transport = "classic";
   std::uint64_t errors = 0;
   bool read_only = false;

@@ -176,7 +176,7 @@ Status Primary::close() {
   closing_ = true;
   mount_.reset();
   Status result;
-  if (volume_ && !options_.read_only) result = take_last_state();
+  if (volume_ && !options_.read_only && !volume_->status().shut_down) result = take_last_state();
   for (const auto& sender : senders_) sender->stop();
   control_.reset();
   if (volume_) {
@@ -221,6 +221,10 @@ Result<std::string> Primary::answer_status() {
   report.used_bytes = status.root.used_blocks * kBlockSize;
   report.dirty_bytes = status.dirty_bytes;
   report.journal_used_bytes = status.journal_used_bytes;
+  report.cp_wait = status.cp_wait;
+  report.cp_swap_longest_ns = status.cp_swap_longest_ns;
+  report.cp_lock_longest_ns = status.cp_lock_longest_ns;
+  report.fsync_cp_count = status.fsync_cp_count;
   report.errors = status.error_count;
   report.read_only = options_.read_only || status.stopped;
   report.closing = closing_;

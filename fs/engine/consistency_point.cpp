@@ -8,6 +8,32 @@
 #include "common/log.h"
 
 namespace tarnfs {
+namespace {
+
+// Notes how long it was held at most. Consistency points run one at a time, so nobody else writes `longest_ns`.
+class TARNFS_SCOPED_CAPABILITY TimedWriteLock {
+ public:
+  TimedWriteLock(SharedMutex& mutex, Clock& clock, std::atomic<std::uint64_t>& longest_ns) TARNFS_ACQUIRE(mutex)
+      : mutex_(mutex), clock_(clock), longest_ns_(longest_ns) {
+    mutex_.lock();
+    began_ns_ = clock_.monotonic_ns();
+  }
+  ~TimedWriteLock() TARNFS_RELEASE() {
+    const std::uint64_t held_ns = clock_.monotonic_ns() - began_ns_;
+    mutex_.unlock();
+    if (held_ns > longest_ns_.load()) longest_ns_.store(held_ns);
+  }
+  TimedWriteLock(const TimedWriteLock&) = delete;
+  TimedWriteLock& operator=(const TimedWriteLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+  Clock& clock_;
+  std::atomic<std::uint64_t>& longest_ns_;
+  std::uint64_t began_ns_ = 0;
+};
+
+}  // namespace
 
 TreeEnvironment ConsistencyPoint::environment() {
   return TreeEnvironment{*engine_.writer_, *engine_.free_map_, *engine_.writer_, Cp{root_.cp}};
@@ -62,7 +88,7 @@ void ConsistencyPoint::freeze_inodes() {
   std::sort(inodes_.begin(), inodes_.end(), [](const auto& a, const auto& b) { return a->number < b->number; });
   frozen_.reserve(inodes_.size());
   for (const InodePtr& inode : inodes_) {
-    WriteLock lock(inode->mutex);
+    const TimedWriteLock lock(inode->mutex, engine_.clock_, engine_.lock_longest_ns_);
     // An operation of the next generation may have frozen it before us.
     if (inode->dirty_generation == generation_) inode->freeze();
     TARNFS_ASSERT(inode->frozen != nullptr);
@@ -180,7 +206,7 @@ void ConsistencyPoint::install() {
   engine.name_log_.drop_up_to(Cp{root_.cp});
   if (engine.journal_ != nullptr) engine.journal_->release(journal_start_of(root_));
   for (std::size_t i = 0; i < inodes_.size(); ++i) {
-    WriteLock lock(inodes_[i]->mutex);
+    const TimedWriteLock lock(inodes_[i]->mutex, engine.clock_, engine.lock_longest_ns_);
     if (inodes_[i]->record.layout != kInodeInlineTarget) store_tree(inodes_[i]->record, frozen_[i]->written_tree);
     inodes_[i]->frozen = nullptr;
     if (frozen_[i]->deleted) engine.inodes_.erase(inodes_[i]->number);

@@ -103,6 +103,7 @@ Status Engine::close() {
     }
     cp_thread_.join();
   }
+  if (shut_down_) return {};
   if (stopped_) {
     MutexLock lock(cp_mutex_);
     return Error(ErrorCode::kIo, "the volume had stopped: " + stop_reason_);
@@ -111,7 +112,7 @@ Status Engine::close() {
 }
 
 // Slows writers down before dirty memory passes its limit; refuses changes where there can be none.
-Status Engine::before_change(Intent intent) {
+Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
   const auto dirty_pages = [this] { return dirty_pages_[0].load() + dirty_pages_[1].load(); };
@@ -119,9 +120,13 @@ Status Engine::before_change(Intent intent) {
     want_cp_soon();
     MutexLock lock(cp_mutex_);
     if (intent == Intent::kOptional && dirty_pages() >= limit_pages) return Error(ErrorCode::kNoSpace);
-    while (waits(intent) && dirty_pages() >= limit_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+    if (waits(intent) && dirty_pages() >= limit_pages) {
+      const std::uint64_t began_ns = clock_.monotonic_ns();
+      while (dirty_pages() >= limit_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+      wait.waited_ns += clock_.monotonic_ns() - began_ns;
+    }
   }
-  if (stopped_) return Error(ErrorCode::kReadOnly, "the volume stopped after a failed write");
+  if (stopped_) return stopped_error();
   return {};
 }
 
@@ -160,14 +165,17 @@ Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
 }
 
 // Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
-bool Engine::make_space(unsigned attempt) {
+bool Engine::make_space(unsigned attempt, WaitNote& wait) {
   constexpr unsigned kAttemptsMax = 3;
   if (attempt >= kAttemptsMax || stopped_) return false;
   if (attempt == 1 && held_blocks_ > 0 && pins_.give_up_all() > 0) {
     log_warning(device_.name() +
                 " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
   }
-  return request_cp(true).ok();
+  const std::uint64_t began_ns = clock_.monotonic_ns();
+  const Status taken = request_cp(true);
+  wait.waited_ns += clock_.monotonic_ns() - began_ns;
+  return taken.ok();
 }
 
 Superblock Engine::superblock() const {
@@ -213,7 +221,11 @@ VolumeStatus Engine::status() {
   status.cp_count = cp_count_.load();
   status.error_count = error_count_.load();
   status.cp_swap_longest_ns = swap_longest_ns_.load();
+  status.cp_lock_longest_ns = lock_longest_ns_.load();
+  status.cp_wait = cp_wait_.summary();
+  status.fsync_cp_count = fsync_cp_count_.load();
   status.stopped = stopped_;
+  status.shut_down = shut_down_;
   MutexLock lock(cp_mutex_);
   status.stop_reason = stop_reason_;
   return status;

@@ -11,7 +11,8 @@
 //   2. No inode lock and no gate is held while a disk or a network is waited for.
 //   3. One consistency point runs at a time, on its own thread. What it publishes is the state at one moment: when it
 //      closed the gate.
-//   4. After a failed write or flush no root is published, and nothing is changed any more.
+//   4. After a failed write or flush no root is published, and nothing is changed any more. After shut_down() nothing
+//      is read or written either.
 //   5. An operation's generation is the number of the consistency point that will have it.
 //
 // Thread safety: all public functions may be called from any thread. Lock order: LOCKS.md.
@@ -27,6 +28,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "common/histogram.h"
 #include "common/mutex.h"
 #include "fs/engine/block_writer.h"
 #include "fs/engine/generation_gate.h"
@@ -89,6 +91,7 @@ class Engine final : public Volume {
   bool read_only() const override { return options_.mode != VolumeMode::kReadWrite || stopped_; }
   Status fsync(InodeNumber inode, bool data_only) override;
   Result<Cp> consistency_point() override;
+  Status shut_down() override;
 
   // ReplicationSource.
   Superblock superblock() const override;
@@ -152,9 +155,18 @@ class Engine final : public Volume {
   // see operation.h.
   template <class Body>
   auto run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>()));
-  Status before_change(Intent intent) TARNFS_EXCLUDES(cp_mutex_);
+  // How long an operation has waited for consistency points: noted when it is done, however that was.
+  struct WaitNote {
+    explicit WaitNote(Histogram& all) : histogram(all) {}
+    ~WaitNote() { histogram.add(waited_ns); }
+    WaitNote(const WaitNote&) = delete;
+    WaitNote& operator=(const WaitNote&) = delete;
+    Histogram& histogram;
+    std::uint64_t waited_ns = 0;
+  };
+  Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
-  bool make_space(unsigned attempt);
+  bool make_space(unsigned attempt, WaitNote& wait);
   void settle(const Operation& op);
 
   // Inodes (engine_inodes.cpp).
@@ -255,6 +267,7 @@ class Engine final : public Volume {
   UnloggedChanges* frozen_unlogged(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t unlogged_blocks(std::span<const InodePtr> inodes);
   Status commit_to_journal(std::span<const InodePtr> inodes);
+  Status commit_by_cp();
   void compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
   void log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
   static void log_page(const Inode& inode, std::uint64_t index, JournalInodeState& state, JournalBatch& batch)
@@ -288,6 +301,7 @@ class Engine final : public Volume {
   Status request_cp(bool force) TARNFS_EXCLUDES(cp_mutex_);
   void want_cp_soon() TARNFS_EXCLUDES(cp_mutex_);
   void stop(const Error& reason);
+  Error stopped_error() const;
   bool anything_dirty();
 
   BlockDevice& device_;
@@ -342,12 +356,17 @@ class Engine final : public Volume {
   std::uint64_t cp_served_ TARNFS_GUARDED_BY(cp_mutex_) = 0;
   bool cp_forced_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   bool cp_wanted_soon_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  bool cp_running_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   bool closing_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   std::string stop_reason_ TARNFS_GUARDED_BY(cp_mutex_);
   std::atomic<bool> stopped_{false};
+  std::atomic<bool> shut_down_{false};  // changed with the gate closed, and then `stopped_` follows
   std::atomic<std::uint64_t> cp_count_{0};
   std::atomic<std::uint64_t> error_count_{0};
   std::atomic<std::uint64_t> swap_longest_ns_{0};
+  std::atomic<std::uint64_t> lock_longest_ns_{0};
+  std::atomic<std::uint64_t> fsync_cp_count_{0};
+  Histogram cp_wait_;
   std::thread cp_thread_;
 
   std::function<void(const std::vector<InodeNumber>&)> view_listener_;  // set before the first adopt()
@@ -356,20 +375,24 @@ class Engine final : public Volume {
 template <class Body>
 auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>())) {
   Attempt attempt;
+  WaitNote wait(cp_wait_);
   for (unsigned space_attempt = 0;;) {
-    if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent));
+    if (shut_down_) return Error(ErrorCode::kIo);
+    if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
     const std::uint64_t view = view_.load();
     const bool deletion = intent == Intent::kDeletion || intent == Intent::kHousekeeping;
     if (intent == Intent::kReplay) {
       if (ledger_ != nullptr) ledger_->take(blocks_max);
     } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
-      if (waits(intent) && make_space(space_attempt++)) continue;
-      return Error(ErrorCode::kNoSpace);
+      if (waits(intent) && make_space(space_attempt++, wait)) continue;
+      return Error(shut_down_ ? ErrorCode::kIo : ErrorCode::kNoSpace);
     }
     {
       Operation op(gate_, cache_, attempt.held, open_generation_, clock_);
       op.blocks_promised = blocks_max;
-      auto result = body(op);
+      wait.waited_ns += op.waited_ns();
+      using Answer = decltype(body(op));
+      auto result = shut_down_ ? Answer(Error(ErrorCode::kIo)) : body(op);
       settle(op);
       if (result.ok() || result.error().code() != ErrorCode::kNeedsBlock) return result;
       attempt.missing = op.missing;

@@ -24,12 +24,14 @@ void Engine::run_cp_thread() {
     const std::uint64_t ticket = cp_requested_;
     const bool force = std::exchange(cp_forced_, false);
     cp_wanted_soon_ = false;
+    cp_running_ = true;
     cp_mutex_.unlock();
     const bool more_to_cut = shrink_orphans();
     const Status status = stopped_ ? Status() : take_cp(force);
     if (!status.ok()) stop(status.error());
     next_timer = std::chrono::steady_clock::now() + interval;
     cp_mutex_.lock();
+    cp_running_ = false;
     cp_served_ = ticket;
     cp_wanted_soon_ = cp_wanted_soon_ || (more_to_cut && !stopped_);
     cp_changed_.notify_all();
@@ -59,13 +61,40 @@ Status Engine::request_cp(bool force) {
 // After a failed write nothing is known about what is on the disk: no root is published and nothing is changed any
 // more.
 void Engine::stop(const Error& reason) {
+  {
+    MutexLock lock(cp_mutex_);
+    if (stopped_) return;  // what came first is the reason, and this one of its consequences
+    stop_reason_ = reason.describe();
+    stopped_ = true;
+    cp_changed_.notify_all();
+  }
   ++error_count_;
   log_error(device_.name() + ": the volume is read-only from now on: " + reason.describe() +
             "; it stays in its last consistent state, unmount it and see to the image");
-  MutexLock lock(cp_mutex_);
-  stop_reason_ = reason.describe();
-  stopped_ = true;
-  cp_changed_.notify_all();
+}
+
+// What a change is told.
+Error Engine::stopped_error() const {
+  if (shut_down_) return Error(ErrorCode::kIo);
+  return Error(ErrorCode::kReadOnly, "the volume stopped after a failed write");
+}
+
+Status Engine::shut_down() {
+  // With the gate closed, so that every operation is either done by now or sees it.
+  gate_.close();
+  const bool first = !shut_down_.exchange(true);
+  gate_.open();
+  {
+    MutexLock lock(cp_mutex_);
+    if (!stopped_) stop_reason_ = "shut down by FS_IOC_SHUTDOWN";
+    stopped_ = true;
+    cp_changed_.notify_all();
+    // The one that runs publishes its root whole or not at all; no other one follows.
+    while (cp_running_) cp_changed_.wait(cp_mutex_);
+  }
+  commits_.wait_idle();
+  if (first) log_warning(device_.name() + ": the volume was shut down; unmount it, what fsync promised is there again");
+  return {};
 }
 
 void Engine::want_cp_soon() {

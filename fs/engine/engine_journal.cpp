@@ -51,6 +51,7 @@ UnloggedChanges* Engine::frozen_unlogged(const Inode& inode) const {
 
 // An fsync of a clean inode has nothing to do but to wait for a write that took its changes a moment ago.
 Status Engine::fsync(InodeNumber number, bool data_only) {
+  if (shut_down_) return Error(ErrorCode::kIo);
   if (options_.mode != VolumeMode::kReadWrite) return {};
   if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
   bool changed = false;
@@ -82,7 +83,7 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
 // What does not fit is left to a consistency point.
 Status Engine::commit_to_journal(std::span<const InodePtr> inodes) {
   if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
-  if (unlogged_blocks(inodes) > journal_batch_blocks_max(journal_->size_blocks())) return request_cp(true);
+  if (unlogged_blocks(inodes) > journal_batch_blocks_max(journal_->size_blocks())) return commit_by_cp();
   JournalBatch batch;
   bool placed = false;
   {
@@ -93,13 +94,18 @@ Status Engine::commit_to_journal(std::span<const InodePtr> inodes) {
     placed = !batch.empty() && journal_->place(batch);
   }
   if (batch.empty()) return {};
-  if (!placed) return request_cp(true);
+  if (!placed) return commit_by_cp();
   if (const Status status = journal_->write(batch); !status.ok()) {
     stop(status.error());
     return status;
   }
   if (journal_->half_full()) want_cp_soon();
   return {};
+}
+
+Status Engine::commit_by_cp() {
+  fsync_cp_count_.fetch_add(1);
+  return request_cp(true);
 }
 
 // About how large a batch would be; what changes meanwhile is found out when it gets its place.

@@ -156,6 +156,9 @@ class FileSystem {
   virtual Status fsync(InodeNumber inode, bool data_only) = 0;
   // Takes a consistency point of everything done before the call and waits until it is durable here.
   virtual Result<Cp> consistency_point() = 0;
+  // Stops as a power cut would: what fsync promised stays, what was not durable is lost with the next open. When it
+  // returns nothing is written any more, and every later call but usage() and forget() answers kIo.
+  virtual Status shut_down() = 0;
 };
 
 }  // namespace tarnfs

@@ -10,18 +10,27 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 
+#include "common/clock.h"
 #include "common/mutex.h"
 
 namespace tarnfs {
 
 class GenerationGate {
  public:
-  // Returns the lane to leave by.
-  std::size_t enter() TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  struct Entry {
+    std::size_t lane = 0;         // to leave by
+    std::uint64_t waited_ns = 0;  // for a closed gate
+  };
+
+  // Reads the clock only when the gate is closed.
+  Entry enter(Clock& clock) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
     const std::size_t lane = lane_of_this_thread();
+    if (lanes_[lane].mutex.try_lock_shared()) return {lane, 0};
+    const std::uint64_t began_ns = clock.monotonic_ns();
     lanes_[lane].mutex.lock_shared();
-    return lane;
+    return {lane, clock.monotonic_ns() - began_ns};
   }
   void leave(std::size_t lane) TARNFS_NO_THREAD_SAFETY_ANALYSIS { lanes_[lane].mutex.unlock_shared(); }
 

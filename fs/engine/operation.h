@@ -31,8 +31,13 @@ class Operation final : public BlockSource {
  public:
   Operation(GenerationGate& gate, BlockCache& cache, const HeldBlocks& held, const std::uint64_t& open_generation,
             Clock& clock)
-      : gate_(gate), cache_(cache), held_(held), clock_(clock), lane_(gate.enter()), generation(open_generation) {}
-  ~Operation() override { gate_.leave(lane_); }
+      : gate_(gate),
+        cache_(cache),
+        held_(held),
+        clock_(clock),
+        entry_(gate.enter(clock)),
+        generation(open_generation) {}
+  ~Operation() override { gate_.leave(entry_.lane); }
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
 
@@ -45,6 +50,8 @@ class Operation final : public BlockSource {
     missing = pointer;
     return Error(ErrorCode::kNeedsBlock);
   }
+  // How long a consistency point kept it out.
+  std::uint64_t waited_ns() const { return entry_.waited_ns; }
   void charge(std::uint64_t blocks) { blocks_used += blocks; }
   // The time of the operation: one for all that it changes.
   Timestamp now() {
@@ -60,7 +67,7 @@ class Operation final : public BlockSource {
   const HeldBlocks& held_;
   Clock& clock_;
   std::optional<Timestamp> now_;
-  const std::size_t lane_;
+  const GenerationGate::Entry entry_;
 
  public:
   const std::uint64_t generation;

@@ -10,6 +10,7 @@
 #include "common/block_device.h"
 #include "common/clock.h"
 #include "common/format.h"
+#include "common/histogram.h"
 #include "common/replication.h"
 #include "common/result.h"
 #include "fs/engine/file_system.h"
@@ -44,8 +45,14 @@ struct VolumeStatus {
   std::uint64_t cp_count = 0;  // consistency points since the volume was opened
   std::uint64_t error_count = 0;
   std::uint64_t cp_swap_longest_ns = 0;  // longest stop of all operations
-  bool stopped = false;                  // read-only after a failed write or flush
+  std::uint64_t cp_lock_longest_ns = 0;  // longest time that a consistency point held an inode's lock
+  // What operations waited for consistency points: at the gate, for too much that is dirty, and for space. Not what
+  // they wait for the lock of an inode, of which only the holder's side is known: cp_lock_longest_ns bounds it.
+  WaitSummary cp_wait;
+  std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that did not fit into the journal and took one
+  bool stopped = false;              // read-only after a failed write or flush
   std::string stop_reason;
+  bool shut_down = false;  // stopped because somebody asked for it: answers nothing but kIo
 };
 
 class Volume : public FileSystem, public ReplicationSource, public MirrorTarget {
@@ -54,7 +61,8 @@ class Volume : public FileSystem, public ReplicationSource, public MirrorTarget 
   // journal has beyond the newest root is done again: read-write volumes take a consistency point of it, read-only ones
   // keep it in memory and write nothing.
   static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const VolumeOptions& options);
-  // Takes a last consistency point (read-write) and stops all threads. Idempotent; the destructor stops without one.
+  // Takes a last consistency point (read-write, and not shut down) and stops all threads. Idempotent; the destructor
+  // stops without one.
   virtual Status close() = 0;
   virtual VolumeStatus status() = 0;
   // Called (from any thread, under no lock) after adopt() moved a mirror's view: `changed` are inodes of the old view

@@ -1,4 +1,7 @@
 // chattr(1) and lsattr(1): the kernel checks who may and sends FS_IOC_* requests with fixed sizes.
+//
+// FS_IOC_SHUTDOWN comes from any file or directory that can be opened, and the kernel checks nothing. It is declared as
+// one that reads, so its flags stay with the caller: all of them mean the same here.
 #include <linux/fs.h>
 
 #include <array>
@@ -9,6 +12,8 @@
 
 namespace tarnfs {
 namespace {
+
+constexpr unsigned kShutdownCommand = _IOR('X', 125, std::uint32_t);  // FS_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 
 struct FlagPair {
   std::uint32_t flag;   // FS_*_FL
@@ -98,6 +103,15 @@ void get_flags(fuse_req_t request, InodeNumber inode, bool extended, std::size_t
   }
 }
 
+// As elsewhere it asks for CAP_SYS_ADMIN, of which FUSE tells no more than the caller's number.
+void shut_down(fuse_req_t request) {
+  if (fuse_req_ctx(request)->uid != 0) {
+    finish_set(request, Error(ErrorCode::kNotPermitted));
+    return;
+  }
+  finish_set(request, file_system_of(request).shut_down());
+}
+
 }  // namespace
 
 void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* /*argument*/, fuse_file_info* /*file*/,
@@ -106,7 +120,9 @@ void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* 
     fuse_reply_err(request, ENOTTY);
     return;
   }
-  if (command == FS_IOC_GETFLAGS && out_bytes >= sizeof(std::uint32_t)) {
+  if (command == kShutdownCommand) {
+    shut_down(request);
+  } else if (command == FS_IOC_GETFLAGS && out_bytes >= sizeof(std::uint32_t)) {
     get_flags(request, inode_of(inode), false, out_bytes);
   } else if (command == FS_IOC_FSGETXATTR && out_bytes >= sizeof(fsxattr)) {
     get_flags(request, inode_of(inode), true, out_bytes);

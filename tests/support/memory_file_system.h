@@ -277,6 +277,7 @@ class MemoryFileSystem final : public FileSystem {
     return {};
   }
   Result<Cp> consistency_point() override { return Cp{1}; }
+  Status shut_down() override { return Error(ErrorCode::kUnsupported); }
 
   // Sum of the lookup counts of all inodes but the root.
   std::uint64_t lookup_count() const {

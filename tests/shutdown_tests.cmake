@@ -1,0 +1,2 @@
+tarnfs_unit_test(engine_shutdown_test LINKS common fs/storage fs/engine fs/check)
+tarnfs_end_to_end_test(shutdown_test)
