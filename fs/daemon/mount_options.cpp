@@ -109,6 +109,7 @@ Status set_option(MountOptions& options, const std::string& option) {
   }
   if (is_one_of(kKernelOptions, option) || has_prefix_of(kKernelPrefixes, option)) {
     options.kernel_options.push_back(option);
+    if (option == "atime" || option == "noatime") options.access_times = option == "atime";
     return {};
   }
   if (is_one_of(kIgnored, option) || has_prefix_of(kIgnoredPrefixes, option)) return {};

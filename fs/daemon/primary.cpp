@@ -92,6 +92,7 @@ Status Primary::open_volume() {
   volume_options.cp_interval_ms = options_.cp_interval_ms;
   volume_options.dirty_limit_bytes = options_.dirty_limit_bytes;
   volume_options.cache_limit_bytes = options_.cache_limit_bytes;
+  volume_options.access_times = options_.access_times;
   volume_options.feed = senders_.empty() ? nullptr : &fan_out_;
   TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
   for (const auto& sender : senders_) sender->start(*volume_);

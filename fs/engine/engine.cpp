@@ -120,9 +120,10 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
     want_cp_soon();
     MutexLock lock(cp_mutex_);
     if (intent == Intent::kOptional && dirty_pages() >= limit_pages) return Error(ErrorCode::kNoSpace);
-    if (waits(intent) && dirty_pages() >= limit_pages) {
+    const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages - limit_pages / 4 : limit_pages;
+    if (waits(intent) && dirty_pages() >= wait_pages) {
       const std::uint64_t began_ns = clock_.monotonic_ns();
-      while (dirty_pages() >= limit_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+      while (dirty_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
       wait.waited_ns += clock_.monotonic_ns() - began_ns;
     }
   }

@@ -120,12 +120,15 @@ class Engine final : public Volume {
   enum class Intent {
     kRead,
     kChange,        // needs space, waits while too much is dirty
+    kWrite,         // a change of content: waits earlier, so that a stream of writes leaves room for the others
     kDeletion,      // a change that gives space back: may use the deletion reserve
     kOptional,      // a change that is left out when there is no space or too much is dirty
     kReplay,        // a change of before a crash: was promised its space then
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
-  static bool waits(Intent intent) { return intent == Intent::kChange || intent == Intent::kDeletion; }
+  static bool waits(Intent intent) {
+    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kDeletion;
+  }
   // Where a page of a file is: in memory, in a block, or (both empty) nowhere: a hole.
   struct PagePlace {
     PageRef page;

@@ -137,7 +137,7 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
                   run(Intent::kRead, 0, [&](Operation& op) { return plan_read(op, number, offset_bytes, out); }));
     const Status status = plan.blocks.empty() ? Status() : read_blocks(plan, offset_bytes, out);
     if (status.ok()) {
-      if (plan.accessed_is_old && !read_only()) touch_accessed(number);
+      if (plan.accessed_is_old && options_.access_times && !read_only()) touch_accessed(number);
       return plan.length_bytes;
     }
     // While we read without locks a block may have been freed and reused: then the pointers have changed. The same
@@ -228,7 +228,7 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
   const std::uint64_t first = offset_bytes / kBlockSize;
   const std::uint64_t blocks =
       blocks_for_pages(first, pages_for(offset_bytes + data.size()) - first) + blocks_for_inode();
-  return run(Intent::kChange, blocks, [&](Operation& op) -> Status {
+  return run(Intent::kWrite, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
     WriteLock lock(inode->mutex);
     if (inode->deleted) return Error(ErrorCode::kStale);

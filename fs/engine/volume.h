@@ -30,6 +30,7 @@ struct VolumeOptions {
   std::uint64_t cache_limit_bytes = 128ULL << 20;  // clean metadata in memory
   // An fsync that has so many pages of a file to log writes them to blocks of their own; the journal only names them.
   std::uint64_t placed_pages_min = 256;
+  bool access_times = true;  // as relatime has them; false: reads change nothing
   Clock* clock = &system_clock();
   ChangeFeed* feed = nullptr;  // may be null; must outlive the volume
 };

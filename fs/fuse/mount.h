@@ -31,7 +31,7 @@ struct FuseMountOptions {
   bool read_only = false;   // as the kernel sees it
   bool revalidate = false;  // the file system changes by itself (a mirror): the kernel asks again on every call
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
-  unsigned threads_max = 32;
+  unsigned threads_max = 32;                // at least twice what the kernel does in the background (session.cpp)
 };
 
 class FuseMount {

@@ -22,7 +22,8 @@ namespace tarnfs {
 namespace {
 
 constexpr double kTimeoutSeconds = 24 * 3600;
-constexpr unsigned kBackgroundMax = 64;
+// Writeback that waits for the disk leaves threads for the others.
+constexpr unsigned kBackgroundMax = 16;
 
 // While it is set, what libfuse has to say on this thread goes there and not to the log.
 thread_local std::string* captured_message = nullptr;

@@ -49,6 +49,10 @@ TEST_CASE("each option of its own") {
   CHECK(options.control_path == "/c,d");
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
+  CHECK(parsed("").access_times);
+  CHECK(!parsed("noatime").access_times);
+  CHECK(has(parsed("noatime"), "noatime"));
+  CHECK(parsed("noatime,atime").access_times);
   CHECK(has(parsed("dev,suid,noexec"), "noexec"));
   CHECK(has(parsed("context=system_u:object_r:a_t"), "context=system_u:object_r:a_t"));
 }

@@ -1,0 +1,40 @@
+// Access times as relatime has them, and none with noatime.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "tests/support/test_volume.h"
+
+using namespace tarnfs;
+using tarnfs::testing::TestVolume;
+
+namespace {
+
+bool changes_access_time(TestVolume& test, InodeNumber file) {
+  const Timestamp before = test.volume->attributes(file)->accessed;
+  CHECK(test.read(file, 0, 10) == "content");
+  return test.volume->attributes(file)->accessed != before;
+}
+
+}  // namespace
+
+TEST_CASE("a read notes its time when the old one is not after the last change") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, "content").ok());
+  CHECK(changes_access_time(test, file));
+  AttributeChanges later;
+  later.accessed = test.volume->attributes(file)->changed;
+  later.accessed->seconds += 100;
+  REQUIRE(test.volume->change_attributes(file, later).ok());
+  CHECK_FALSE(changes_access_time(test, file));
+}
+
+TEST_CASE("without access times a read changes nothing") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, "content").ok());
+  test.options.access_times = false;
+  test.reopen();
+  CHECK_FALSE(changes_access_time(test, file));
+  CHECK(test.volume->status().dirty_bytes == 0);
+}
