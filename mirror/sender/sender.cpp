@@ -110,19 +110,21 @@ class SenderWithThread final : public Sender, private SessionHost {
  private:
   // What a connection's end means for the next one.
   struct Ended {
-    bool welcomed = false;
+    bool published = false;
     bool refused = false;
     bool diverged = false;
   };
 
   void run(ReplicationSource& source) {
     std::uint64_t backoff_ms = options_.backoff_min_ms;
+    set_backoff(backoff_ms);
     while (!stopping()) {
       const Ended ended = run_connection(source);
-      if (ended.welcomed && !ended.refused) backoff_ms = options_.backoff_min_ms;
+      if (ended.published) backoff_ms = options_.backoff_min_ms;
       set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
       back_off(ended.diverged ? options_.diverged_retry_ms : backoff_ms);
       backoff_ms = std::min(2 * backoff_ms, options_.backoff_max_ms);
+      set_backoff(backoff_ms);
     }
     set_state(SenderState::kStopped);
   }
@@ -138,13 +140,19 @@ class SenderWithThread final : public Sender, private SessionHost {
     const Error reason = session.run();
     set_channel(nullptr);
     if (reason.code() != ErrorCode::kCanceled) note_error(reason);
-    return {session.welcomed(), reason.code() == ErrorCode::kRefused, session.diverged()};
+    return {session.published(), reason.code() == ErrorCode::kRefused, session.diverged()};
   }
 
   void set_channel(Channel* channel) {
     MutexLock lock(mutex_);
     channel_ = channel;
     if (channel == nullptr) queue_.close();
+  }
+
+  void set_backoff(std::uint64_t backoff_ms) {
+    MutexLock lock(mutex_);
+    backoff_ms_ = backoff_ms;
+    changed_.notify_all();
   }
 
   void back_off(std::uint64_t wait_ms) {
@@ -280,6 +288,7 @@ class SenderWithThread final : public Sender, private SessionHost {
       status.eta_seconds = left_bytes * elapsed_seconds / static_cast<double>(catch_up_done_);
     }
     status.queued_bytes = queue_.queued_bytes();
+    status.backoff_ms = backoff_ms_;
     status.overflow_count = queue_.overflow_count();
     status.last_error = last_error_;
     return status;
@@ -295,6 +304,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   Channel* channel_ TARNFS_GUARDED_BY(mutex_) = nullptr;  // of the connection that stands; to wake it
   bool stopping_ TARNFS_GUARDED_BY(mutex_) = false;
   bool reconnect_asked_ TARNFS_GUARDED_BY(mutex_) = false;
+  std::uint64_t backoff_ms_ TARNFS_GUARDED_BY(mutex_) = 0;
   SenderState state_ TARNFS_GUARDED_BY(mutex_) = SenderState::kConnecting;
   Cp mirror_cp_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t sent_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;

@@ -16,7 +16,9 @@
 //   live        -> catching_up: the queue overflowed           Session::catch_up
 //   catching_up -> live: the queue reaches the mirror's root   Session::run
 //   handshaking -> diverged: it has what we never had          Session::judge
-//   any         -> connecting: broken, dead, refused; the next try after a back-off
+//   any         -> connecting: broken, dead, refused; the next try after a back-off, which doubles until the mirror
+//                  has published something: one that lets us in and then cannot write is no better than one that is
+//                  away
 //   diverged    -> connecting: after a long back-off, or when reconnect_now() asks
 //
 // Thread safety: all functions may be called from any thread, but start() and stop() only from one.
@@ -73,6 +75,7 @@ struct SenderStatus {
   std::uint64_t bytes_total = 0;  // 0: unknown
   double eta_seconds = 0;         // 0: unknown
   std::uint64_t queued_bytes = 0;
+  std::uint64_t backoff_ms = 0;      // how long the next try waits when the connection ends without a published cp
   std::uint64_t overflow_count = 0;  // cps that did not fit into the queue
   std::string last_error;            // empty while all is well
 };

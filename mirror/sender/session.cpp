@@ -247,6 +247,7 @@ Status Session::on_published(const wire::Published& published) {
     return peer_fault("it published a root that was not sent");
   }
   sent_roots_.pop_front();
+  published_ = true;
   mirror_cp_ = published.cp;
   if (mirror_pin_) {
     source_.move_pin(*mirror_pin_, mirror_cp_);

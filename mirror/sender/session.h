@@ -48,8 +48,8 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   Error run();
-  // The mirror let us in.
-  bool welcomed() const { return welcomed_; }
+  // The mirror has published something that was sent on this connection.
+  bool published() const { return published_; }
   // The mirror has what we never had.
   bool diverged() const { return diverged_; }
 
@@ -77,6 +77,7 @@ class Session {
 
   std::optional<wire::Welcome> welcome_;
   bool welcomed_ = false;
+  bool published_ = false;
   bool diverged_ = false;
   std::uint64_t window_bytes_ = 0;
 

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <thread>
 
 #include "tests/support/memory_channel.h"
 #include "tests/support/mirror_pair.h"
@@ -446,6 +447,44 @@ TEST_CASE("nobody listens: the sender keeps trying, waits are answered in time, 
   CHECK(sender.sender().status().lag_cps == 1);
   sender.sender().stop();
   CHECK(sender.sender().wait_published(Cp{1}, kPatience).error().code() == ErrorCode::kCanceled);
+}
+
+// A mirror whose disk was full let the sender in each time, and was tried again eight times a second.
+TEST_CASE("a mirror that lets us in and goes is tried again ever more seldom, until it has published something") {
+  FakePrimary primary;
+  fill(primary, 20, 10, 1000);
+  primary.commit();
+  MemoryNetwork network;
+  std::atomic<bool> stop{false};
+  unsigned welcomes = 0;
+  std::thread moody([&, server = network.listen()] {
+    while (!stop) {
+      const auto event = server->receive(std::chrono::milliseconds(1));
+      if (!event.ok() || !event->has_value() || (*event)->kind != ServerEvent::Kind::kMessage) continue;
+      const auto message = wire::decode((*event)->message.header);
+      if (!message.ok() || !std::holds_alternative<wire::Hello>(*message)) continue;
+      wire::Welcome welcome;
+      welcome.window_bytes = 1 << 20;
+      ++welcomes;
+      // Fails when the sender has gone, as it may.
+      for (const wire::AnyMessage& answer : {wire::AnyMessage(welcome), wire::AnyMessage(wire::Bye{})}) {
+        Message reply;
+        reply.header = wire::encode(answer);
+        const Status sent = server->send((*event)->peer, std::move(reply));
+        if (!sent.ok()) break;
+      }
+    }
+  });
+  PrimarySide sender(primary, network.connector(), [](SenderOptions& options) { options.backoff_max_ms = 16; });
+  CHECK(sender.wait([](const SenderStatus& status) { return status.backoff_ms == 16; }));
+  stop = true;
+  moody.join();
+  CHECK(welcomes >= 4);  // 1, 2, 4 and 8 ms, and none of them set it back
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  REQUIRE(sender.wait_equal());
+  network.cut();
+  CHECK(sender.wait([](const SenderStatus& status) { return status.backoff_ms < 16; }));
 }
 
 TEST_CASE("a mirror that cannot write says so, and its readers stay on the published state") {
