@@ -271,6 +271,16 @@ class Engine final : public Volume {
   std::uint64_t unlogged_blocks(std::span<const InodePtr> inodes);
   Status commit_to_journal(std::span<const InodePtr> inodes);
   Status commit_by_cp();
+  struct RunningFsync {
+    explicit RunningFsync(Engine& of) : engine(of) { engine.fsyncs_running_.fetch_add(1); }
+    ~RunningFsync() {
+      engine.fsyncs_running_.fetch_sub(1);
+      if (engine.shut_down_) engine.fsyncs_running_.notify_all();
+    }
+    RunningFsync(const RunningFsync&) = delete;
+    RunningFsync& operator=(const RunningFsync&) = delete;
+    Engine& engine;
+  };
   void compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
   void log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
   static void log_page(const Inode& inode, std::uint64_t index, JournalInodeState& state, JournalBatch& batch)
@@ -369,6 +379,7 @@ class Engine final : public Volume {
   std::atomic<std::uint64_t> swap_longest_ns_{0};
   std::atomic<std::uint64_t> lock_longest_ns_{0};
   std::atomic<std::uint64_t> fsync_cp_count_{0};
+  std::atomic<std::uint32_t> fsyncs_running_{0};
   Histogram cp_wait_;
   std::thread cp_thread_;
 

@@ -92,7 +92,8 @@ Status Engine::shut_down() {
     // The one that runs publishes its root whole or not at all; no other one follows.
     while (cp_running_) cp_changed_.wait(cp_mutex_);
   }
-  commits_.wait_idle();
+  // An fsync that began before may still write to the journal or to blocks of its own.
+  while (const std::uint32_t running = fsyncs_running_.load()) fsyncs_running_.wait(running);
   if (first) log_warning(device_.name() + ": the volume was shut down; unmount it, what fsync promised is there again");
   return {};
 }

@@ -51,6 +51,7 @@ UnloggedChanges* Engine::frozen_unlogged(const Inode& inode) const {
 
 // An fsync of a clean inode has nothing to do but to wait for a write that took its changes a moment ago.
 Status Engine::fsync(InodeNumber number, bool data_only) {
+  const RunningFsync running(*this);  // before it looks: either it sees a shutdown, or the shutdown waits for it
   if (shut_down_) return Error(ErrorCode::kIo);
   if (options_.mode != VolumeMode::kReadWrite) return {};
   if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
@@ -72,7 +73,7 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
   if (!changed && name_log_.pending_bytes() == 0 && commits_.idle()) return {};
   // Before the group's turn: who waits for a small file does not wait for a large one.
   if (const Status placed = place_large_file(**found); !placed.ok()) {
-    return placed.error().code() == ErrorCode::kNoSpace ? request_cp(true) : placed;
+    return placed.error().code() == ErrorCode::kNoSpace ? commit_by_cp() : placed;
   }
   const Status status =
       commits_.commit(*found, [this](std::span<const InodePtr> inodes) { return commit_to_journal(inodes); });

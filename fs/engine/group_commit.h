@@ -46,12 +46,6 @@ class GroupCommit {
     return group->status;
   }
 
-  // Waits until no write is going on.
-  void wait_idle() {
-    MutexLock lock(mutex_);
-    while (writing_) changed_.wait(mutex_);
-  }
-
   // No write is going on: what was handed to earlier ones is durable.
   bool idle() {
     MutexLock lock(mutex_);

@@ -181,6 +181,41 @@ TEST_CASE("a shutdown waits for the consistency point that runs, which is there 
   CHECK(test.problems() == "");
 }
 
+TEST_CASE("a shutdown waits for an fsync that writes: to the journal, or a large file to blocks of its own") {
+  for (const std::size_t pages : {1, 400}) {
+    TestVolume test;
+    test.volume.reset();
+    GatedDevice gated(*test.device);
+    auto opened = Volume::open(gated, test.options);
+    REQUIRE(opened.ok());
+    test.volume = std::move(opened).value();
+    const InodeNumber file = test.make(kRootDirectory, "f");
+    REQUIRE(test.write(file, 0, std::string(pages * kBlockSize, 'x')).ok());
+    gated.close();
+    bool promised = false;
+    std::thread sync([&] { promised = test.volume->fsync(file, false).ok(); });
+    gated.wait_for_a_writer();
+    std::atomic<bool> acknowledged{false};
+    std::uint64_t written_blocks = 0;
+    std::thread shutdown([&] {
+      CHECK(test.volume->shut_down().ok());
+      written_blocks = test.device->written_blocks();
+      acknowledged = true;
+    });
+    while (!test.volume->status().stopped) std::this_thread::yield();
+    CHECK(!acknowledged);
+    gated.open();
+    shutdown.join();
+    sync.join();
+    CHECK(test.volume->close().ok());
+    CHECK(test.device->written_blocks() == written_blocks);
+    test.volume.reset();
+    test.open();
+    if (promised) CHECK(test.read(find(test, "f"), 0, pages * kBlockSize) == std::string(pages * kBlockSize, 'x'));
+    CHECK(test.problems() == "");
+  }
+}
+
 TEST_CASE("who waits for a consistency point because too much is dirty is told of the shutdown") {
   TestVolume test;
   test.volume.reset();
