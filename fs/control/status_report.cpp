@@ -87,6 +87,7 @@ StatusReport report_of(const Json& json) {
   report.journal_used_bytes = json.value("journal_used_bytes", std::uint64_t{0});
   report.dirty_bytes = json.value("dirty_bytes", std::uint64_t{0});
   report.cp_wait = wait_of(json.value("cp_wait", Json::object()));
+  report.dirty_wait = wait_of(json.value("dirty_wait", Json::object()));
   report.cp_swap_longest_ns = json.value("cp_swap_longest_ns", std::uint64_t{0});
   report.cp_lock_longest_ns = json.value("cp_lock_longest_ns", std::uint64_t{0});
   report.fsync_cp_count = json.value("fsync_cp_count", std::uint64_t{0});
@@ -131,6 +132,7 @@ std::string to_json(const StatusReport& report) {
       {"journal_used_bytes", report.journal_used_bytes},
       {"dirty_bytes", report.dirty_bytes},
       {"cp_wait", json_of(report.cp_wait)},
+      {"dirty_wait", json_of(report.dirty_wait)},
       {"cp_swap_longest_ns", report.cp_swap_longest_ns},
       {"cp_lock_longest_ns", report.cp_lock_longest_ns},
       {"fsync_cp_count", report.fsync_cp_count},

@@ -223,6 +223,7 @@ Result<std::string> Primary::answer_status() {
   report.dirty_bytes = status.dirty_bytes;
   report.journal_used_bytes = status.journal_used_bytes;
   report.cp_wait = status.cp_wait;
+  report.dirty_wait = status.dirty_wait;
   report.cp_swap_longest_ns = status.cp_swap_longest_ns;
   report.cp_lock_longest_ns = status.cp_lock_longest_ns;
   report.fsync_cp_count = status.fsync_cp_count;

@@ -124,7 +124,9 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
     if (waits(intent) && dirty_pages() >= wait_pages) {
       const std::uint64_t began_ns = clock_.monotonic_ns();
       while (dirty_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
-      wait.waited_ns += clock_.monotonic_ns() - began_ns;
+      const std::uint64_t waited_ns = clock_.monotonic_ns() - began_ns;
+      dirty_wait_.add(waited_ns);
+      wait.waited_ns += waited_ns;
     }
   }
   if (stopped_) return stopped_error();
@@ -224,6 +226,7 @@ VolumeStatus Engine::status() {
   status.cp_swap_longest_ns = swap_longest_ns_.load();
   status.cp_lock_longest_ns = lock_longest_ns_.load();
   status.cp_wait = cp_wait_.summary();
+  status.dirty_wait = dirty_wait_.summary();
   status.fsync_cp_count = fsync_cp_count_.load();
   status.stopped = stopped_;
   status.shut_down = shut_down_;

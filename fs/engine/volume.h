@@ -50,6 +50,7 @@ struct VolumeStatus {
   // What operations waited for consistency points: at the gate, for too much that is dirty, and for space. Not what
   // they wait for the lock of an inode, of which only the holder's side is known: cp_lock_longest_ns bounds it.
   WaitSummary cp_wait;
+  WaitSummary dirty_wait;  // of those the waits for the dirty limit alone: the disk is slower than the writers
   std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that did not fit into the journal and took one
   bool stopped = false;              // read-only after a failed write or flush
   std::string stop_reason;

@@ -23,7 +23,7 @@ namespace {
 
 constexpr double kTimeoutSeconds = 24 * 3600;
 // Writeback that waits for the disk leaves threads for the others.
-constexpr unsigned kBackgroundMax = 16;
+constexpr unsigned kBackgroundMax = 12;
 
 // While it is set, what libfuse has to say on this thread goes there and not to the log.
 thread_local std::string* captured_message = nullptr;
