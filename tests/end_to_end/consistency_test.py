@@ -19,6 +19,7 @@ class Consistency(TarnTest):
             primary.mountpoint,
             mirror.mountpoint,
             publish=lambda: tarn("cp", "--mirror", primary.mountpoint),
+            take_point=lambda: tarn("cp", primary.mountpoint),
         )
         watch.start()
         try:

@@ -109,8 +109,9 @@ class Names:
 class PairWatch:
     """Writes pairs at the primary and reads them at the mirror, each in its thread, until stop()."""
 
-    def __init__(self, kind, primary_root, mirror_root, publish):
-        """`publish` is called when the first pair is written, and returns when the mirror has published it."""
+    def __init__(self, kind, primary_root, mirror_root, publish, take_point=None):
+        """`publish` is called when the first pair is written, and returns when the mirror has published it.
+        `take_point` takes a consistency point; without it the watch relies on those that other work causes."""
         self.stopping = threading.Event()
         self.failures = []
         self.states_seen = 0
@@ -121,12 +122,11 @@ class PairWatch:
             self.writer.store(which, 0)
         publish()
         self.reader = kind(mirror_root)
-        self.tick = primary_root / "tick"
+        self.take_point = take_point
         self.threads = []
 
-    def start(self, take_consistency_points=True):
-        """Without consistency points of its own it relies on those that other work causes."""
-        works = [self.write, self.read] + ([self.take_consistency_points] if take_consistency_points else [])
+    def start(self):
+        works = [self.write, self.read] + ([self.take_consistency_points] if self.take_point else [])
         self.threads = [threading.Thread(target=self.guarded, args=(work,)) for work in works]
         for thread in self.threads:
             thread.start()
@@ -157,10 +157,8 @@ class PairWatch:
 
     def take_consistency_points(self):
         # At moments that have nothing to do with the writer's.
-        with open(self.tick, "wb", buffering=0) as file:
-            while not self.stopping.is_set():
-                os.pwrite(file.fileno(), os.urandom(8), 0)
-                os.fsync(file.fileno())
+        while not self.stopping.is_set():
+            self.take_point()
 
     def read(self):
         last = -1

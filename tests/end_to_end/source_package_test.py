@@ -57,7 +57,7 @@ class SourcePackage(TarnTest):
         watch = pairs.PairWatch(
             pairs.Attributes, root / "pairs", mirror.mountpoint / "pairs", publish=lambda: tarn("cp", "--mirror", root)
         )
-        watch.start(take_consistency_points=False)
+        watch.start()
         try:
             self.build(archive, root / "source")
         finally:
