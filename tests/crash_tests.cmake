@@ -9,8 +9,12 @@ tarnfs_unit_test(crash_simulation_test LINKS test/crash)
 
 # The same program with many more states; how many says the program when TARNFS_TEST_FULL is set.
 add_test(NAME crash_simulation_ci_test COMMAND crash_simulation_test)
+set(crash_timeout 900)
+if(DEFINED ENV{TARNFS_TEST_FULL})
+  set(crash_timeout 7200)
+endif()
 set_tests_properties(crash_simulation_ci_test PROPERTIES
-  LABELS crash TIMEOUT 900 ENVIRONMENT "TARNFS_CRASH_STATES=20000")
+  LABELS crash TIMEOUT ${crash_timeout} ENVIRONMENT "TARNFS_CRASH_STATES=20000")
 
 # The simulator must find a bug that is planted in one product source: NAME is compiled with DEFINITION, and its object
 # comes before the library that holds the sound one.

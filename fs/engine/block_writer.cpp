@@ -11,8 +11,8 @@ constexpr std::size_t kThreads = 2;
 
 }  // namespace
 
-BlockWriter::BlockWriter(BlockDevice& device, BlockCache& cache, ChangeFeed* feed)
-    : device_(device), cache_(cache), feed_(feed) {
+BlockWriter::BlockWriter(BlockDevice& device, BlockCache& cache, ChangeFeed* feed, std::function<void()> on_progress)
+    : device_(device), cache_(cache), feed_(feed), on_progress_(std::move(on_progress)) {
   for (std::size_t i = 0; i < kThreads; ++i) threads_.emplace_back([this] { run_thread(); });
 }
 
@@ -31,6 +31,7 @@ void BlockWriter::begin(Cp cp) {
   run_ = Request();
   announced_.clear();
   forget_written();
+  written_pages_ = 0;
   MutexLock lock(mutex_);
   TARNFS_ASSERT(queue_.empty() && in_progress_ == 0);
   failure_.reset();
@@ -51,11 +52,13 @@ void BlockWriter::write(const BlockPointer& pointer, PageRef page, unsigned leve
     run_.first = Address{pointer.address};
   }
   tell_feed(pointer, page);
+  if (level == 0) ++run_.level_0_count;
   run_.pages.push_back(std::move(page));
 }
 
 void BlockWriter::announce(const BlockPointer& pointer, PageRef page) {
   tell_feed(pointer, std::move(page));
+  written_pages_.fetch_add(1);
 }
 
 void BlockWriter::tell_feed(const BlockPointer& pointer, PageRef page) {
@@ -108,7 +111,9 @@ void BlockWriter::run_thread() {
     ++in_progress_;
     mutex_.unlock();
     const Status status = skip ? Status() : device_.write(request.first, request.pages);
+    written_pages_.fetch_add(request.level_0_count);
     request = Request();
+    on_progress_();
     mutex_.lock();
     --in_progress_;
     if (!status.ok() && !failure_) failure_ = status.error();

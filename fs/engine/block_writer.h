@@ -11,7 +11,9 @@
 // Errors: the first failed write is returned by finish().
 #pragma once
 
+#include <atomic>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -27,7 +29,8 @@ namespace tarnfs {
 
 class BlockWriter final : public BlockSink, public BlockSource {
  public:
-  BlockWriter(BlockDevice& device, BlockCache& cache, ChangeFeed* feed);
+  // `on_progress` is called, from any thread under no lock, when pages have been written.
+  BlockWriter(BlockDevice& device, BlockCache& cache, ChangeFeed* feed, std::function<void()> on_progress);
   ~BlockWriter() override;
   BlockWriter(const BlockWriter&) = delete;
   BlockWriter& operator=(const BlockWriter&) = delete;
@@ -38,6 +41,8 @@ class BlockWriter final : public BlockSink, public BlockSource {
   void write(const BlockPointer& pointer, PageRef page, unsigned level) override;
   void announce(const BlockPointer& pointer, PageRef page) override;
   Result<PageRef> get(const BlockPointer& pointer) override;
+  // How many pages (level 0) of the consistency point that began last are written.
+  std::uint64_t written_pages() const { return written_pages_.load(); }
   // Waits until all is written (not durable yet: flush the device).
   Status finish();
   // Forgets the nodes: the new root is published, the image has them.
@@ -50,6 +55,7 @@ class BlockWriter final : public BlockSink, public BlockSource {
   struct Request {
     Address first;
     std::vector<PageRef> pages;
+    std::uint64_t level_0_count = 0;
   };
 
   void submit_run();
@@ -60,6 +66,8 @@ class BlockWriter final : public BlockSink, public BlockSource {
   BlockDevice& device_;
   BlockCache& cache_;
   ChangeFeed* const feed_;
+  const std::function<void()> on_progress_;
+  std::atomic<std::uint64_t> written_pages_{0};
   Cp cp_;
   bool caching_data_ = false;
   Request run_;                        // gathered, not submitted yet

@@ -72,6 +72,7 @@ bool ConsistencyPoint::close_generation(bool force) {
 
 Status ConsistencyPoint::complete() {
   engine_.writer_->begin(Cp{root_.cp});
+  engine_.writing_generation_ = generation_;
   engine_.free_map_->begin(Cp{root_.cp});
   freeze_inodes();
   TARNFS_TRY(write_inodes());
@@ -226,6 +227,7 @@ void ConsistencyPoint::install() {
   engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
                             static_cast<std::int64_t>(engine.allocatable_before_blocks_));
   engine.allocatable_before_blocks_ = allocatable;
+  engine.writing_generation_ = 0;
   engine.dirty_pages_[generation_ & 1].store(0);
   engine.cp_count_.fetch_add(1);
   if (engine.options_.feed != nullptr) engine.options_.feed->on_published(root_);

@@ -70,7 +70,7 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
       next_inode_(std::max(root.next_inode, kFirstFreeInode.value)),
       inode_count_(root.inode_count) {
   if (options.mode != VolumeMode::kReadWrite) return;
-  writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed);
+  writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed, [this] { wake_dirty_waiters(); });
   free_map_ = std::make_unique<FreeMap>(root, *writer_);
   allocatable_before_blocks_ = free_map_->unused_blocks();
   ledger_ =
@@ -111,7 +111,23 @@ Status Engine::close() {
   return status;
 }
 
-// Slows writers down before dirty memory passes its limit; refuses changes where there can be none.
+// What is dirty and not written yet. It falls while a consistency point writes.
+std::int64_t Engine::unwritten_pages() const {
+  const std::int64_t dirty = dirty_pages_[0].load() + dirty_pages_[1].load();
+  const std::uint64_t writing = writing_generation_.load();
+  if (writing == 0) return dirty;
+  return dirty - std::min(dirty_pages_[writing & 1].load(), static_cast<std::int64_t>(writer_->written_pages()));
+}
+
+void Engine::wake_dirty_waiters() {
+  if (dirty_waiters_.load() == 0) return;
+  MutexLock lock(cp_mutex_);
+  cp_changed_.notify_all();
+}
+
+// Slows writers down before dirty memory passes its limit; refuses changes where there can be none. Pages stay in
+// memory until the root is published, so what is not written may be half of the limit: the other half is being
+// published.
 Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
@@ -119,15 +135,17 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (dirty_pages() >= limit_pages / 4) {
     want_cp_soon();
     MutexLock lock(cp_mutex_);
-    if (intent == Intent::kOptional && dirty_pages() >= limit_pages) return Error(ErrorCode::kNoSpace);
-    const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages - limit_pages / 4 : limit_pages;
-    if (waits(intent) && dirty_pages() >= wait_pages) {
+    const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages * 3 / 8 : limit_pages / 2;
+    if (intent == Intent::kOptional && unwritten_pages() >= wait_pages) return Error(ErrorCode::kNoSpace);
+    dirty_waiters_.fetch_add(1);
+    if (waits(intent) && unwritten_pages() >= wait_pages) {
       const std::uint64_t began_ns = clock_.monotonic_ns();
-      while (dirty_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+      while (unwritten_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
       const std::uint64_t waited_ns = clock_.monotonic_ns() - began_ns;
       dirty_wait_.add(waited_ns);
       wait.waited_ns += waited_ns;
     }
+    dirty_waiters_.fetch_sub(1);
   }
   if (stopped_) return stopped_error();
   return {};

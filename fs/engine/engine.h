@@ -168,6 +168,8 @@ class Engine final : public Volume {
     std::uint64_t waited_ns = 0;
   };
   Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  std::int64_t unwritten_pages() const;
+  void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
   bool make_space(unsigned attempt, WaitNote& wait);
   void settle(const Operation& op);
@@ -337,6 +339,8 @@ class Engine final : public Volume {
   std::atomic<std::uint64_t> next_inode_;
   std::atomic<std::uint64_t> inode_count_;
   std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
+  std::atomic<std::uint64_t> writing_generation_{0};            // what the running consistency point writes; 0: none
+  std::atomic<std::uint32_t> dirty_waiters_{0};                 // under cp_mutex_, but for a first look
   std::array<std::atomic<std::int64_t>, 2> promised_blocks_{};  // by generation & 1
 
   std::unique_ptr<JournalWriter> journal_;  // read-write volumes that have one; made before the threads

@@ -14,6 +14,7 @@ SUBJECT = "tarnfs"
 GOALS = (
     ("fsync", "overwrite_4k_fdatasync_1_job", "ext4", 1.0),
     ("fsync", "overwrite_4k_fdatasync_8_jobs", "ext4", 1.0),
+    ("fsync", "overwrite_4k_own_file_fdatasync_8_jobs", "ext4", 1.0),
     ("fsync", "overwrite_4k_fdatasync_1_job", "btrfs", 2.0),
     ("fsync", "overwrite_4k_fdatasync_8_jobs", "btrfs", 2.0),
     ("fsync", "create_write_4k_fsync_1_job", "ext4", 1.0),

@@ -28,25 +28,30 @@ void remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0) fail("unlink", path);
 }
 
-// One file, written and durable before the clock starts, that all jobs overwrite at random places.
-void overwrite(unsigned jobs, double seconds, std::uint64_t file_bytes) {
-  const std::string path = "overwrite";
-  constexpr std::size_t kChunkBytes = 1 << 20;
-  const std::vector<char> data = random_bytes(kChunkBytes);
-  {
-    const File file(path, O_CREAT | O_WRONLY);
-    for (std::uint64_t offset = 0; offset < file_bytes; offset += kChunkBytes) {
-      file.write_at(data.data(), kChunkBytes, offset);
-    }
-    file.sync();
+constexpr std::size_t kChunkBytes = 1 << 20;
+
+void write_durably(const std::string& path, const std::vector<char>& data, std::uint64_t file_bytes) {
+  const File file(path, O_CREAT | O_WRONLY);
+  for (std::uint64_t offset = 0; offset < file_bytes; offset += kChunkBytes) {
+    file.write_at(data.data(), kChunkBytes, offset);
   }
+  file.sync();
+}
+
+// Files, written and durable before the clock starts, that the jobs overwrite at random places: one that all share, or
+// one for each. (The kernel lets one fsync of a file at a time through to a FUSE file system.)
+void overwrite(const std::string& phase, unsigned jobs, unsigned file_count, double seconds,
+               std::uint64_t total_bytes) {
+  const std::uint64_t file_bytes = total_bytes / file_count;
+  const std::vector<char> data = random_bytes(kChunkBytes);
+  for (unsigned i = 0; i < file_count; ++i) write_durably("overwrite" + std::to_string(i), data, file_bytes);
   std::vector<File> files;
   std::vector<Random> randoms;
   for (unsigned job = 0; job < jobs; ++job) {
-    files.emplace_back(path, O_WRONLY);
+    files.emplace_back("overwrite" + std::to_string(job % file_count), O_WRONLY);
     randoms.emplace_back(job + 1);
   }
-  report(with_jobs("overwrite_4k_fdatasync", jobs), run_for(jobs, seconds, [&](unsigned job, std::uint64_t n) {
+  report(with_jobs(phase, jobs), run_for(jobs, seconds, [&](unsigned job, std::uint64_t n) {
            const std::uint64_t page = randoms[job].below(file_bytes / kPageBytes);
            files[job].write_at(data.data() + n % 128 * kPageBytes, kPageBytes, page * kPageBytes);
            files[job].sync_data();
@@ -89,7 +94,8 @@ void create(unsigned jobs, double seconds) {
 void run_fsync(const Options& options) {
   const double seconds = static_cast<double>(options.number("milliseconds", 5000)) / 1000;
   const std::uint64_t file_bytes = options.number("file_mib", 64) << 20;
-  for (const unsigned jobs : kJobs) overwrite(jobs, seconds, file_bytes);
+  for (const unsigned jobs : kJobs) overwrite("overwrite_4k_fdatasync", jobs, 1, seconds, file_bytes);
+  overwrite("overwrite_4k_own_file_fdatasync", 8, 8, seconds, file_bytes);
   for (const unsigned jobs : kJobs) append(jobs, seconds);
   for (const unsigned jobs : kJobs) create(jobs, seconds);
 }

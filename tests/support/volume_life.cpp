@@ -278,7 +278,10 @@ VolumeLife live(const CrashImage& image, const Observation& seen, const Workload
   constexpr unsigned kYieldsBesideOthers = 20;
   SimulatedClock clock(options.seed);
   RecordingBlockDevice device(image, workload.others_persist ? kYieldsBesideOthers : 0);
-  auto opened = Volume::open(device, options_for(VolumeMode::kReadWrite, clock));
+  VolumeOptions volume_options = options_for(VolumeMode::kReadWrite, clock);
+  // With many lives every page that an fsync has to log gets a block of its own, as the pages of large files do.
+  volume_options.placed_pages_min = 1 + options.seed % 3 * 16;
+  auto opened = Volume::open(device, volume_options);
   if (!opened.ok()) {
     life.problem = "open: " + opened.error().describe();
     return life;
