@@ -54,7 +54,7 @@ struct StatusReport {
   std::uint64_t journal_used_bytes = 0;
   std::uint64_t dirty_bytes = 0;
   WaitSummary cp_wait;                   // what operations waited for consistency points
-  WaitSummary dirty_wait;                // of those the waits for the dirty limit, which is to say for the disk
+  WaitSummary dirty_wait;                // what they waited for the dirty limit, which is to say for the disk
   std::uint64_t cp_swap_longest_ns = 0;  // the longest that one kept all operations out
   std::uint64_t cp_lock_longest_ns = 0;  // the longest that one held an inode's lock
   std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that waited for one because the journal could not take them

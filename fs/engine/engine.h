@@ -385,7 +385,7 @@ class Engine final : public Volume {
   std::atomic<std::uint64_t> fsync_cp_count_{0};
   std::atomic<std::uint32_t> fsyncs_running_{0};
   Histogram cp_wait_;
-  Histogram dirty_wait_;  // the part of it that is for the dirty limit; who did not wait for that is not counted
+  Histogram dirty_wait_;  // for the dirty limit; who did not wait for that is not counted
   std::thread cp_thread_;
 
   std::function<void(const std::vector<InodeNumber>&)> view_listener_;  // set before the first adopt()

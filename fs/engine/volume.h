@@ -47,10 +47,11 @@ struct VolumeStatus {
   std::uint64_t error_count = 0;
   std::uint64_t cp_swap_longest_ns = 0;  // longest stop of all operations
   std::uint64_t cp_lock_longest_ns = 0;  // longest time that a consistency point held an inode's lock
-  // What operations waited for consistency points: at the gate, for too much that is dirty, and for space. Not what
-  // they wait for the lock of an inode, of which only the holder's side is known: cp_lock_longest_ns bounds it.
+  // What operations waited for consistency points: at the gate, for space, and for too much that is dirty, but for
+  // writes of content: these wait for the disk when they are faster. Not what they wait for the lock of an inode, of
+  // which only the holder's side is known: cp_lock_longest_ns bounds it.
   WaitSummary cp_wait;
-  WaitSummary dirty_wait;  // of those the waits for the dirty limit alone: the disk is slower than the writers
+  WaitSummary dirty_wait;  // the waits for the dirty limit, of writes of content too
   std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that did not fit into the journal and took one
   bool stopped = false;              // read-only after a failed write or flush
   std::string stop_reason;
