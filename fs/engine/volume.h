@@ -51,7 +51,7 @@ struct VolumeStatus {
   // writes of content: these wait for the disk when they are faster. Not what they wait for the lock of an inode, of
   // which only the holder's side is known: cp_lock_longest_ns bounds it.
   WaitSummary cp_wait;
-  WaitSummary dirty_wait;  // the waits for the dirty limit, of writes of content too
+  WaitSummary dirty_wait;            // the waits for the dirty limit, of writes of content too
   std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that did not fit into the journal and took one
   bool stopped = false;              // read-only after a failed write or flush
   std::string stop_reason;
