@@ -308,6 +308,7 @@ class Engine final : public Volume {
   Status replay_rename(Operation& op, const JournalRename& rename);
   Status replay_state(const JournalRecord& record, const JournalInodeState& state, std::span<const PageRef> pages);
   Status load_placed(const JournalPages& run, std::vector<PageRef>& pages);
+  Status set_aside_again(const JournalPages& run);
   void note_inode_in_use(InodeNumber number);
 
   // Consistency points (engine_cp.cpp, consistency_point.cpp).

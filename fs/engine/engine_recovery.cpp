@@ -5,8 +5,10 @@
 // operation was done; here they only must fit.
 #include <sys/stat.h>
 
-#include <cstring>
+#include <algorithm>
 
+#include "common/aligned_buffer.h"
+#include "common/checksum.h"
 #include "common/log.h"
 #include "fs/engine/engine.h"
 #include "fs/engine/inode_directory_pages.h"
@@ -187,26 +189,47 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
 // The pages of a run that has blocks of its own. No new block may take their place before a root makes the journal
 // superfluous: recovery may be cut off, and begin again.
 Status Engine::load_placed(const JournalPages& run, std::vector<PageRef>& pages) {
-  std::uint64_t set_aside = 0;
-  for (std::size_t i = 0; i < run.checksums.size(); ++i) {
+  constexpr std::size_t kBlocksAtOnce = 256;
+  const std::size_t count = run.checksums.size();
+  const auto pointer_of = [&](std::size_t i) {
     BlockPointer pointer;
     pointer.address = run.address.value + i;
     pointer.birth_cp = open_generation_;
     pointer.checksum = run.checksums[i];
-    TARNFS_TRY(check_pointer(pointer, size_blocks_.load(), Cp{open_generation_}));
-    TARNFS_ASSIGN(PageRef page, read_block(device_, pointer));
-    pages.push_back(std::move(page));
-    if (free_map_ == nullptr) continue;
-    TARNFS_ASSIGN(const bool reserved, free_map_->reserve_at(Address{pointer.address}));
+    return pointer;
+  };
+  if (count == 0) return {};
+  TARNFS_TRY(check_pointer(pointer_of(0), size_blocks_.load(), Cp{open_generation_}));
+  TARNFS_TRY(check_pointer(pointer_of(count - 1), size_blocks_.load(), Cp{open_generation_}));
+  AlignedBuffer buffer(std::min(count, kBlocksAtOnce));
+  for (std::size_t done = 0; done < count;) {
+    const auto bytes = buffer.first(std::min(count - done, buffer.size_blocks()));
+    TARNFS_TRY(device_.read(Address{run.address.value + done}, bytes));
+    for (std::size_t offset = 0; offset < bytes.size(); offset += kBlockSize, ++done) {
+      const auto block = bytes.subspan(offset, kBlockSize);
+      if (checksum_of(block) == run.checksums[done]) {
+        pages.push_back(PageRef::copy_of(block));
+        continue;
+      }
+      TARNFS_ASSIGN(PageRef page, read_block(device_, pointer_of(done)));  // says what is wrong
+      pages.push_back(std::move(page));
+    }
+  }
+  return free_map_ != nullptr ? set_aside_again(run) : Status();
+}
+
+Status Engine::set_aside_again(const JournalPages& run) {
+  std::uint64_t set_aside = 0;
+  for (std::size_t i = 0; i < run.checksums.size(); ++i) {
+    const Address address{run.address.value + i};
+    TARNFS_ASSIGN(const bool reserved, free_map_->reserve_at(address));
     if (!reserved) continue;
     ++set_aside;
     MutexLock lock(superseded_mutex_);
-    superseded_.emplace_back(open_generation_, Address{pointer.address});
+    superseded_.emplace_back(open_generation_, address);
   }
-  if (set_aside > 0) {
-    ledger_->take(set_aside);
-    promised_blocks_[open_generation_ & 1].fetch_add(static_cast<std::int64_t>(set_aside));
-  }
+  ledger_->take(set_aside);
+  promised_blocks_[open_generation_ & 1].fetch_add(static_cast<std::int64_t>(set_aside));
   return {};
 }
 

@@ -23,13 +23,21 @@ std::vector<std::uint64_t> page_checksums(const std::vector<JournalRecord>& reco
 
 }  // namespace
 
-// `out` may reach over the end of the ring. Reads through pages of its own, which are aligned as the device wants it.
+// Up to `count` blocks of the ring from `block` (which may count on over its end) in one request, in our own buffer.
+Result<std::span<const std::byte>> JournalReader::read_some(std::uint64_t block, std::uint64_t count) {
+  const std::uint64_t start = block % geometry_.size_blocks;
+  count = std::min({count, geometry_.size_blocks - start, std::uint64_t{kBlocksAtOnce}});
+  const std::span<std::byte> bytes = buffer_.first(count);
+  TARNFS_TRY(device_.read(Address{geometry_.first.value + start}, bytes));
+  return std::span<const std::byte>(bytes);
+}
+
 Status JournalReader::read_ring(std::uint64_t block, std::span<std::byte> out) {
-  PageRef page = PageRef::uninitialised();
-  for (std::size_t done = 0; done < out.size(); done += kBlockSize, ++block) {
-    const Address address{geometry_.first.value + block % geometry_.size_blocks};
-    TARNFS_TRY(device_.read(address, page.mutable_bytes()));
-    std::memcpy(out.data() + done, page.data(), std::min(kBlockSize, out.size() - done));
+  while (!out.empty()) {
+    TARNFS_ASSIGN(const auto bytes, read_some(block, out.size() / kBlockSize));
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    out = out.subspan(bytes.size());
+    block += bytes.size() / kBlockSize;
   }
   return {};
 }
@@ -64,11 +72,14 @@ Result<bool> JournalReader::read_pages(const Head& head, JournalBatchContent& co
   const std::vector<std::uint64_t> checksums = page_checksums(content.records);
   if (checksums.size() != head.header.page_count)
     return Error(ErrorCode::kCorrupt, "a journal batch names other pages than it has");
-  for (std::size_t i = 0; i < checksums.size(); ++i) {
-    PageRef page = PageRef::uninitialised();
-    TARNFS_TRY(read_ring(position_.block + head.metadata_blocks + i, page.mutable_bytes()));
-    if (checksum_of(page.bytes()) != checksums[i]) return false;
-    content.pages.push_back(std::move(page));
+  while (content.pages.size() < checksums.size()) {
+    const std::size_t done = content.pages.size();
+    TARNFS_ASSIGN(const auto bytes, read_some(position_.block + head.metadata_blocks + done, checksums.size() - done));
+    for (std::size_t offset = 0; offset < bytes.size(); offset += kBlockSize) {
+      const auto page = bytes.subspan(offset, kBlockSize);
+      if (checksum_of(page) != checksums[content.pages.size()]) return false;
+      content.pages.push_back(PageRef::copy_of(page));
+    }
   }
   return true;
 }
@@ -97,8 +108,16 @@ Result<std::optional<JournalBatchContent>> JournalReader::next() {
 
 Result<std::optional<std::uint64_t>> JournalReader::block_behind_damage() {
   const std::uint64_t blocks = journal_batch_blocks_max(geometry_.size_blocks);
-  for (std::uint64_t ahead = 1; ahead <= blocks; ++ahead) {
-    const std::uint64_t block = (position_.block + ahead) % geometry_.size_blocks;
+  std::vector<std::uint64_t> candidates;
+  for (std::uint64_t ahead = 1; ahead <= blocks;) {
+    TARNFS_ASSIGN(const auto bytes, read_some(position_.block + ahead, blocks + 1 - ahead));
+    for (std::size_t offset = 0; offset < bytes.size(); offset += kBlockSize, ++ahead) {
+      std::uint64_t magic = 0;
+      std::memcpy(&magic, bytes.data() + offset, sizeof magic);
+      if (magic == kJournalMagic) candidates.push_back((position_.block + ahead) % geometry_.size_blocks);
+    }
+  }
+  for (const std::uint64_t block : candidates) {
     TARNFS_ASSIGN(const std::optional<Head> head, read_head(block));
     if (head && head->header.sequence > position_.sequence) return std::optional(block);
   }

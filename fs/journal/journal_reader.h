@@ -14,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/aligned_buffer.h"
 #include "common/block_device.h"
 #include "fs/journal/journal_record.h"
 #include "fs/journal/journal_writer.h"
@@ -29,7 +30,7 @@ struct JournalBatchContent {
 class JournalReader {
  public:
   JournalReader(BlockDevice& device, const JournalGeometry& geometry, const JournalPosition& start)
-      : device_(device), geometry_(geometry), position_(start) {}
+      : device_(device), geometry_(geometry), position_(start), buffer_(kBlocksAtOnce) {}
 
   // The next batch; nothing at the end.
   Result<std::optional<JournalBatchContent>> next();
@@ -45,6 +46,9 @@ class JournalReader {
     std::uint64_t metadata_blocks = 0;
   };
 
+  static constexpr std::size_t kBlocksAtOnce = 256;
+
+  Result<std::span<const std::byte>> read_some(std::uint64_t block, std::uint64_t count);
   Status read_ring(std::uint64_t block, std::span<std::byte> out);
   Result<std::optional<Head>> read_head(std::uint64_t block);
   Result<bool> read_pages(const Head& head, JournalBatchContent& content);
@@ -52,6 +56,7 @@ class JournalReader {
   BlockDevice& device_;
   const JournalGeometry geometry_;
   JournalPosition position_;
+  AlignedBuffer buffer_;
 };
 
 }  // namespace tarnfs

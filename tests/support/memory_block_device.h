@@ -58,6 +58,11 @@ class MemoryBlockDevice final : public BlockDevice {
     calls_ = 0;
     fail_from_ = n;
   }
+  // How many calls there were since fail_from_call() with a number.
+  std::uint64_t calls() const {
+    MutexLock lock(mutex_);
+    return calls_;
+  }
   std::uint64_t reads() const {
     MutexLock lock(mutex_);
     return reads_;
