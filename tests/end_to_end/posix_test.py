@@ -347,6 +347,13 @@ class FullVolume(TarnTest):
                 primary.unmount()
                 self.assert_clean(image)
                 primary = self.mount(image)
+        primary.unmount()
+        self.assert_clean(image)
+
+    def test_names_fill_a_volume_and_leave_it(self):
+        image = self.make_volume(size="16M")
+        primary = self.mount(image)
+        root = primary.mountpoint
         with self.assertRaises(OSError) as caught:
             for number in range(1_000_000):
                 (root / f"empty-{number}").touch()
