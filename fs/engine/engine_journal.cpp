@@ -75,7 +75,7 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
   if (const Status placed = place_large_file(**found); !placed.ok()) {
     return placed.error().code() == ErrorCode::kNoSpace ? commit_by_cp() : placed;
   }
-  const Status status =
+  Status status =
       commits_.commit(*found, [this](std::span<const InodePtr> inodes) { return commit_to_journal(inodes); });
   if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
   return status;
@@ -96,7 +96,7 @@ Status Engine::commit_to_journal(std::span<const InodePtr> inodes) {
   }
   if (batch.empty()) return {};
   if (!placed) return commit_by_cp();
-  if (const Status status = journal_->write(batch); !status.ok()) {
+  if (Status status = journal_->write(batch); !status.ok()) {
     stop(status.error());
     return status;
   }

@@ -63,7 +63,7 @@ Status Engine::replay(const JournalBatchContent& batch, Cp newest) {
       return Error(ErrorCode::kCorrupt, device_.name() + ": a record of the journal does not fit the volume (" +
                                             status.error().describe() + "); run fsck.tarnfs");
     }
-    TARNFS_TRY(status);
+    if (!status.ok()) return status.error();
     ++replayed_records_;
   }
   return {};

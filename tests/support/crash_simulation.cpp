@@ -69,7 +69,7 @@ std::string CrashSimulation::simulate(std::uint64_t states_max) {
                              Share{"three", 65, 16}, Share{"two", 100, 12}}) {
     const std::uint64_t until = states_max * share.percent / 100;
     if (counts_.states >= until) continue;
-    const std::string violation = check_class(share.class_name, until - counts_.states, share.states_each, random);
+    std::string violation = check_class(share.class_name, until - counts_.states, share.states_each, random);
     if (!violation.empty()) return violation;
   }
   return {};
@@ -84,8 +84,8 @@ std::string CrashSimulation::check_class(const std::string& class_name, std::uin
   if (!indices.empty()) states_each = std::max<std::uint64_t>(states_each, share / indices.size() + 1);
   for (std::size_t i = 0; counts_.states < until && (indices.empty() || i < indices.size()); ++i) {
     bool made_sense = false;
-    const std::string violation = check_workload(class_name, indices.empty() ? i : indices[i],
-                                                 std::min(states_each, until - counts_.states), made_sense);
+    std::string violation = check_workload(class_name, indices.empty() ? i : indices[i],
+                                           std::min(states_each, until - counts_.states), made_sense);
     if (!violation.empty()) return violation;
     counts_.workloads += made_sense ? 1 : 0;
   }

@@ -80,7 +80,7 @@ class FaultBlockDevice final : public BlockDevice {
   }
   // The first three sectors of a page.
   Status write_part(Address address, const PageRef& page) {
-    constexpr std::size_t kWrittenBytes = 3 * 512;
+    constexpr std::size_t kWrittenBytes = std::size_t{3} * 512;
     PageRef torn = PageRef::uninitialised();
     TARNFS_TRY(below_.read(address, torn.mutable_bytes()));
     std::memcpy(torn.mutable_bytes().data(), page.data(), kWrittenBytes);

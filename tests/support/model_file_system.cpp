@@ -10,7 +10,7 @@ namespace {
 std::string text_of(const Metadata& metadata) {
   std::string text = "mode " + std::to_string(metadata.mode) + ", owner " + std::to_string(metadata.uid) + ":" +
                      std::to_string(metadata.gid);
-  for (const auto& [name, value] : metadata.xattrs) text += ", " + name + "=" + value;
+  for (const auto& [name, value] : metadata.xattrs) text.append(", ").append(name).append("=").append(value);
   return text;
 }
 

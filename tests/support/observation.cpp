@@ -100,7 +100,8 @@ std::string path_of(const Names& names, std::uint64_t inode) {
   for (int depth = 0; depth < 20 && inode != kRootDirectory.value; ++depth) {
     const auto found = std::find_if(names.begin(), names.end(), [&](const auto& name) { return name.second == inode; });
     if (found == names.end()) return "inode " + std::to_string(inode) + (path.empty() ? "" : "/" + path);
-    path = found->first.name + (path.empty() ? "" : "/" + path);
+    if (!path.empty()) path.insert(0, "/");
+    path.insert(0, found->first.name);
     inode = found->first.directory;
   }
   return path.empty() ? "/" : path;

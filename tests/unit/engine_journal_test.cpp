@@ -155,6 +155,7 @@ TEST_CASE("a small journal wraps, and what does not fit is left to a consistency
   TestVolume test(4096);  // 256 blocks of journal
   std::map<std::uint64_t, std::string> contents;
   std::vector<InodeNumber> files;
+  files.reserve(5);
   for (int i = 0; i < 5; ++i) files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
   for (int round = 0; round < 300; ++round) {
     const InodeNumber file = files[static_cast<std::size_t>(round) % files.size()];
@@ -180,8 +181,10 @@ TEST_CASE("many threads share the journal") {
   constexpr int kThreads = 8;
   constexpr int kRounds = 200;
   std::vector<InodeNumber> files;
+  files.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
       const InodeNumber file = files[static_cast<std::size_t>(i)];

@@ -243,10 +243,12 @@ TEST_CASE("a shutdown among many threads: every fsync that succeeded is kept") {
   TestVolume test;
   constexpr int kThreads = 4;
   std::vector<InodeNumber> files;
+  files.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) files.push_back(test.make(kRootDirectory, "f" + std::to_string(i)));
   REQUIRE(test.volume->consistency_point().ok());
   std::array<std::atomic<int>, kThreads> promised{};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
       const auto index = static_cast<std::size_t>(i);

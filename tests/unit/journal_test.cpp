@@ -90,7 +90,6 @@ struct Ring {
 
 TEST_CASE("batches come back in order, over the end of the ring too") {
   Ring ring;
-  JournalPosition tail;
   for (std::uint64_t lap = 0; lap < 40; ++lap) {
     const std::uint64_t value = 10 + lap * 3;
     const JournalPosition start = ring.writer.head();
