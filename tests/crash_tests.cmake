@@ -32,3 +32,5 @@ tarnfs_planted_crash_test(crash_planted_missing_flush_test TARNFS_PLANT_MISSING_
 tarnfs_planted_crash_test(crash_planted_journal_order_test TARNFS_PLANT_JOURNAL_ORDER fs/journal/name_log.cpp)
 
 tarnfs_unit_test(fault_test LINKS test/crash)
+# Sanitizers make them ten times slower.
+set_tests_properties(crash_simulation_test fault_test PROPERTIES TIMEOUT 600)
