@@ -111,9 +111,13 @@ Status Engine::close() {
   return status;
 }
 
+std::int64_t Engine::dirty_pages() const {
+  return dirty_pages_[0].load() + dirty_pages_[1].load();
+}
+
 // What is dirty and not written yet. It falls while a consistency point writes.
 std::int64_t Engine::unwritten_pages() const {
-  const std::int64_t dirty = dirty_pages_[0].load() + dirty_pages_[1].load();
+  const std::int64_t dirty = dirty_pages();
   const std::uint64_t writing = writing_generation_.load();
   if (writing == 0) return dirty;
   return dirty - std::min(dirty_pages_[writing & 1].load(), static_cast<std::int64_t>(writer_->written_pages()));
@@ -131,7 +135,6 @@ void Engine::wake_dirty_waiters() {
 Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
-  const auto dirty_pages = [this] { return dirty_pages_[0].load() + dirty_pages_[1].load(); };
   if (dirty_pages() >= limit_pages / 4) {
     want_cp_soon();
     MutexLock lock(cp_mutex_);
@@ -233,9 +236,7 @@ VolumeStatus Engine::status() {
   status.superblock = superblock();
   status.root = newest_root();
   status.usage = usage();
-  status.dirty_bytes =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages_[0].load() + dirty_pages_[1].load())) *
-      kBlockSize;
+  status.dirty_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages())) * kBlockSize;
   if (journal_ != nullptr) {
     status.journal_size_bytes = journal_->size_blocks() * kBlockSize;
     status.journal_used_bytes = journal_->used_blocks() * kBlockSize;

@@ -168,6 +168,7 @@ class Engine final : public Volume {
     std::uint64_t waited_ns = 0;
   };
   Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  std::int64_t dirty_pages() const;
   std::int64_t unwritten_pages() const;
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
@@ -318,7 +319,6 @@ class Engine final : public Volume {
   void want_cp_soon() TARNFS_EXCLUDES(cp_mutex_);
   void stop(const Error& reason);
   Error stopped_error() const;
-  bool anything_dirty();
 
   BlockDevice& device_;
   const VolumeOptions options_;

@@ -11,12 +11,6 @@
 namespace tarnfs {
 namespace {
 
-std::uint64_t count_pages(const RangeSet& ranges) {
-  std::uint64_t count = 0;
-  for (const auto& [first, end] : ranges.ranges()) count += end - first;
-  return count;
-}
-
 // The run that page `index`, which is at `address` (0: in the batch), goes on with; a new one when none does.
 JournalPages& run_for(JournalInodeState& state, std::uint64_t index, Address address) {
   if (!state.pages.empty()) {
@@ -114,10 +108,10 @@ std::uint64_t Engine::unlogged_blocks(std::span<const InodePtr> inodes) {
   std::uint64_t blocks = name_log_.pending_bytes() / kBlockSize + 1;
   for (const InodePtr& inode : inodes) {
     ReadLock lock(inode->mutex);
-    blocks += count_pages(inode->unlogged.pages) -
-              std::min<std::uint64_t>(inode->open.placed.size(), count_pages(inode->unlogged.pages));
+    const std::uint64_t pages = inode->unlogged.pages.count();
+    blocks += pages - std::min<std::uint64_t>(inode->open.placed.size(), pages);
     blocks += inode->open.placed.size() * sizeof(std::uint64_t) / kBlockSize;
-    if (const UnloggedChanges* const frozen = frozen_unlogged(*inode)) blocks += count_pages(frozen->pages);
+    if (const UnloggedChanges* const frozen = frozen_unlogged(*inode)) blocks += frozen->pages.count();
   }
   return blocks;
 }

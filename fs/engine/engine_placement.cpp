@@ -14,12 +14,6 @@ namespace {
 
 constexpr std::size_t kPagesAtOnceMax = 2048;
 
-std::uint64_t count_pages(const RangeSet& ranges) {
-  std::uint64_t count = 0;
-  for (const auto& [first, end] : ranges.ranges()) count += end - first;
-  return count;
-}
-
 }  // namespace
 
 struct Engine::Placement {
@@ -66,7 +60,7 @@ Status Engine::wait_until_published(std::uint64_t generation) {
 std::uint64_t Engine::large_frozen_generation(Inode& inode) {
   ReadLock lock(inode.mutex);
   const UnloggedChanges* const frozen = frozen_unlogged(inode);
-  return frozen != nullptr && count_pages(frozen->pages) >= options_.placed_pages_min ? inode.frozen->generation : 0;
+  return frozen != nullptr && frozen->pages.count() >= options_.placed_pages_min ? inode.frozen->generation : 0;
 }
 
 // Gives the pages that an fsync of the inode has to log blocks of their own and makes those durable, if there are many.

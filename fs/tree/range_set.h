@@ -52,6 +52,13 @@ class RangeSet {
     }
   }
 
+  // How many indexes are in the set.
+  std::uint64_t count() const {
+    std::uint64_t count = 0;
+    for (const auto& [first, end] : ranges_) count += end - first;
+    return count;
+  }
+
   bool contains(std::uint64_t index) const {
     const auto range = ranges_.upper_bound(index);
     return range != ranges_.begin() && std::prev(range)->second > index;
