@@ -79,6 +79,19 @@ Status check_choice(std::string_view option, std::string_view value, std::string
   return wrong(option, "unknown value; see tarnfs(8)");
 }
 
+Status set_io_uring(IoUring& target, std::string_view option, std::string_view value) {
+  if (value == "auto") {
+    target = IoUring::kAuto;
+  } else if (value == "on") {
+    target = IoUring::kOn;
+  } else if (value == "off") {
+    target = IoUring::kOff;
+  } else {
+    return wrong(option, "unknown value; give auto, on or off");
+  }
+  return {};
+}
+
 Status set_valued(MountOptions& options, std::string_view option, std::string_view name, std::string_view value) {
   if (value.empty()) return wrong(option, "it needs a value");
   if (name == "mirror") {
@@ -97,7 +110,7 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
   if (name == "mode") return check_choice(option, value, "async", "async", "semisync", "sync");
   if (name == "on_disconnect") return check_choice(option, value, "degrade", "degrade", "block", "readonly");
-  if (name == "io_uring") return check_choice(option, value, "auto", "off", "on", "on");
+  if (name == "io_uring") return set_io_uring(options.io_uring, option, value);
   if (name == "keys" || name == "state") return wrong(option, "not available yet in this version");
   return wrong(option, "unknown; see tarnfs(8)");
 }

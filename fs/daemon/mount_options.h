@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/result.h"
+#include "fs/fuse/mount.h"
 
 namespace tarnfs {
 
@@ -19,8 +20,9 @@ struct MountOptions {
   std::uint64_t cp_interval_ms = 5000;
   std::uint64_t dirty_limit_bytes = 256ULL << 20;
   std::uint64_t cache_limit_bytes = 128ULL << 20;
-  bool access_times = true;                 // false: noatime was given last
-  std::uint64_t close_wait_ms = 5000;       // how long connected mirrors may take to publish the last state
+  bool access_times = true;            // false: noatime was given last
+  std::uint64_t close_wait_ms = 5000;  // how long connected mirrors may take to publish the last state
+  IoUring io_uring = IoUring::kAuto;
   std::string control_path;                 // empty: the usual place
   std::vector<std::string> kernel_options;  // for FUSE: allow_other, suid, ...
 };

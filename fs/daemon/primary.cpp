@@ -123,16 +123,18 @@ Status Primary::start_mount() {
   mount_options.source = image_;
   mount_options.read_only = options_.read_only;
   mount_options.kernel_options = options_.kernel_options;
+  mount_options.io_uring = options_.io_uring;
   const auto on_end = [this] {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(mount_ended_.number(), &one, sizeof one);
   };
   TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, on_end));
+  over_io_uring_ = mount_->transport() == "io_uring";
   if (::geteuid() == 0) {
     const Status registered = register_for_umount(image_, mountpoint_);
     if (!registered.ok()) log_warning(registered.error().describe() + "; umount may return before the daemon is gone");
   }
-  log_info(fmt::format("mounted {} on {}", image_, mountpoint_));
+  log_info(fmt::format("mounted {} on {}, transport {}", image_, mountpoint_, mount_->transport()));
   return {};
 }
 
@@ -216,6 +218,7 @@ Result<std::string> Primary::answer_status() {
   report.epoch = state.epoch.to_string();
   report.cp = state.cp.value;
   report.root = fmt::format("{:016x}", state.root_checksum);
+  report.transport = over_io_uring_ ? "io_uring" : "classic";
   report.image = image_;
   report.mountpoint = mountpoint_;
   report.size_bytes = status.root.size_blocks * kBlockSize;

@@ -56,6 +56,7 @@ class Primary {
   const MountOptions options_;
   const Descriptor mount_ended_;  // an eventfd
   std::atomic<bool> closing_{false};
+  std::atomic<bool> over_io_uring_{false};
 
   std::unique_ptr<FileBlockDevice> device_;
   ChangeFanOut fan_out_;

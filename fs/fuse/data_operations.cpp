@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/transport.h"
 
 namespace tarnfs {
 namespace {
@@ -32,14 +33,18 @@ void answer_flush(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*fi
   fuse_reply_err(request, ENOSYS);
 }
 
-void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
-  const std::span<std::byte> buffer = thread_buffer(size);
+void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset) {
+  const std::span<std::byte> buffer = reply_buffer(request, size);
   const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer);
   if (!bytes.ok()) {
     reply_error(request, bytes.error());
     return;
   }
   fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), *bytes);
+}
+
+void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
+  may_wait(request, [=] { read_and_answer(request, inode, size, offset); });
 }
 
 // The data as memory: where it already is, or copied out of a pipe.
@@ -65,7 +70,7 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
     reply_error(request, bytes.error());
     return;
   }
-  const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = request_extras().drop_privileges};
+  const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = drops_privileges(*file)};
   const Status status =
       file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), *bytes, options);
   if (!status.ok()) {
@@ -76,7 +81,7 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
 }
 
 void answer_fsync(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
-  reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0));
+  may_wait(request, [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
 }
 
 void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length,

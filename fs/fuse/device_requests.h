@@ -1,4 +1,4 @@
-// What the kernel says on /dev/fuse and libfuse 3.14 does not pass on.
+// What the kernel says on /dev/fuse and libfuse 3.14 does not pass on. Newer ones do, and then nothing here is used.
 //
 // Purpose: libfuse lets a session bring its own read and write functions. These look at each request before libfuse
 // decodes it, and at the answer to INIT before it is sent, so that two things work that this libfuse does not know:

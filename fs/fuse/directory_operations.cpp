@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/transport.h"
 
 namespace tarnfs {
 namespace {
@@ -25,7 +26,7 @@ void answer_releasedir(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info*
 }
 
 void answer_fsyncdir(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
-  reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0));
+  may_wait(request, [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
 }
 
 struct stat stat_of_entry(const DirectoryEntry& entry) {
@@ -38,7 +39,7 @@ struct stat stat_of_entry(const DirectoryEntry& entry) {
 // Collects entries in a reply of limited size.
 class Listing {
  public:
-  Listing(fuse_req_t request, std::size_t size) : request_(request), buffer_(thread_buffer(size)) {}
+  Listing(fuse_req_t request, std::size_t size) : request_(request), buffer_(reply_buffer(request, size)) {}
 
   char* free_space() { return reinterpret_cast<char*>(buffer_.data()) + used_bytes_; }
   std::size_t free_bytes() const { return buffer_.size() - used_bytes_; }

@@ -16,6 +16,8 @@
 
 namespace tarnfs {
 
+class WaitingPool;
+
 inline constexpr unsigned kTransferMaxBytes = 1U << 20;  // of one READ or WRITE
 
 struct FrontEnd {
@@ -31,6 +33,7 @@ struct FrontEnd {
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
   bool drops_privileges = false;
   DeviceConnection connection;
+  WaitingPool* waiting_pool = nullptr;  // null: requests may wait on the threads that they come on
 };
 
 FrontEnd& front_end_of(fuse_req_t request);

@@ -11,13 +11,15 @@
 //
 // Thread safety: all functions may be called from any thread that does not serve requests of this mount.
 // Ownership: the FileSystem must outlive the mount. The destructor ends the session and waits for its threads.
-// Errors: kInvalid for a mountpoint that is none, kIo and kNotPermitted with what mount(2) said.
+// Errors: kInvalid for a mountpoint that is none, kIo and kNotPermitted with what mount(2) said, kUnsupported for
+// io_uring where it cannot be had and must.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/result.h"
@@ -25,12 +27,15 @@
 
 namespace tarnfs {
 
+enum class IoUring { kAuto, kOn, kOff };
+
 struct FuseMountOptions {
   std::string mountpoint;
   std::string source;       // shown as the device: the path of the image
   bool read_only = false;   // as the kernel sees it
   bool revalidate = false;  // the file system changes by itself (a mirror): the kernel asks again on every call
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
+  IoUring io_uring = IoUring::kAuto;        // kAuto: where this libfuse and this kernel have it
   unsigned threads_max = 32;                // at least twice what the kernel does in the background (session.cpp)
 };
 
@@ -40,6 +45,8 @@ class FuseMount {
   // destructor return after it, so it must not call them.
   static Result<std::unique_ptr<FuseMount>> mount(FileSystem& file_system, const FuseMountOptions& options,
                                                   std::function<void()> on_end);
+  // Whether the mountpoint and the transport that `options` ask for are there.
+  static Status check(const FuseMountOptions& options);
   virtual ~FuseMount() = default;
 
   // Takes the mount away. kBusy when files on it are in use, unless `lazily`: then it vanishes from the tree at once
@@ -50,6 +57,8 @@ class FuseMount {
   // Waits until the session has ended and no request is being served.
   virtual void wait() = 0;
   virtual bool ended() const = 0;
+  // How requests come, as it was agreed with the kernel: "io_uring" or "classic".
+  virtual std::string_view transport() const = 0;
   // Makes the kernel forget content and attributes of these inodes. The caller holds no lock that a request needs.
   virtual void invalidate(std::span<const InodeNumber> inodes) = 0;
 };

@@ -110,12 +110,12 @@ void answer_link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const 
   reply_entry(request, file_system_of(request).link(inode_of(inode), inode_of(parent), name));
 }
 
-void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file) {
-  if (refuse_long_name(request, name)) return;
+NewNode new_file(fuse_req_t request, mode_t mode) {
+  return NewNode{.mode = S_IFREG | (mode & 07777U), .caller = caller_of(request)};
+}
+
+void reply_new_file(fuse_req_t request, const Result<Attributes>& made, fuse_file_info* file) {
   FrontEnd& front_end = front_end_of(request);
-  const NewNode node{.mode = S_IFREG | (mode & 07777U), .caller = caller_of(request)};
-  const auto made = request_extras().unnamed ? front_end.file_system.make_unnamed(inode_of(parent), node)
-                                             : front_end.file_system.make_node(inode_of(parent), name, node);
   if (!made.ok()) {
     reply_error(request, made.error());
     return;
@@ -123,6 +123,24 @@ void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode
   const fuse_entry_param entry = entry_of(front_end, *made);
   file->keep_cache = !front_end.revalidate;
   if (fuse_reply_create(request, &entry, file) != 0) front_end.file_system.forget(made->inode, 1);
+}
+
+void answer_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_file_info* file) {
+  reply_new_file(request, file_system_of(request).make_unnamed(inode_of(parent), new_file(request, mode)), file);
+}
+
+void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file) {
+  if (request_extras().unnamed) {
+    answer_tmpfile(request, parent, mode, file);
+    return;
+  }
+  if (refuse_long_name(request, name)) return;
+  reply_new_file(request, file_system_of(request).make_node(inode_of(parent), name, new_file(request, mode)), file);
+}
+
+template <class Operations>
+void add_tmpfile(Operations& operations) {
+  if constexpr (requires { operations.tmpfile; }) operations.tmpfile = answer_tmpfile;
 }
 
 }  // namespace
@@ -139,6 +157,7 @@ void add_name_operations(fuse_lowlevel_ops& operations) {
   operations.rename = answer_rename;
   operations.link = answer_link;
   operations.create = answer_create;
+  add_tmpfile(operations);
 }
 
 }  // namespace tarnfs

@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -17,6 +19,8 @@
 #include "common/mutex.h"
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/mount.h"
+#include "fs/fuse/transport.h"
+#include "fs/fuse/waiting_pool.h"
 
 namespace tarnfs {
 namespace {
@@ -78,17 +82,37 @@ bool is_mount_root(const std::string& path) {
          (found.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
-void ask_for(fuse_conn_info& connection, unsigned capability, bool wanted) {
-  if (wanted && (connection.capable & capability) != 0) {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+bool ask_for(fuse_conn_info& connection, std::uint64_t capability, bool wanted) {
+  if (wanted) return fuse_set_feature_flag(&connection, capability);
+  fuse_unset_feature_flag(&connection, capability);
+  return false;
+}
+#else
+bool ask_for(fuse_conn_info& connection, unsigned capability, bool wanted) {
+  wanted = wanted && (connection.capable & capability) != 0;
+  if (wanted) {
     connection.want |= capability;
   } else {
     connection.want &= ~capability;
   }
+  return wanted;
+}
+#endif
+
+// Whether set-user-id bits are ours to drop.
+bool take_privileges(const FrontEnd& front_end, [[maybe_unused]] fuse_conn_info& connection) {
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+  return ask_for(connection, FUSE_CAP_HANDLE_KILLPRIV_V2, kLibraryDecodesAll) ||
+         front_end.connection.privileges_offered;
+#else
+  return front_end.connection.privileges_offered;
+#endif
 }
 
 void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   const bool ours_alone = !front_end.revalidate;
-  for (const unsigned capability :
+  for (const auto capability :
        {FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_IOCTL_DIR, FUSE_CAP_EXPORT_SUPPORT,
         FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK}) {
     ask_for(connection, capability, true);
@@ -98,8 +122,8 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
   // An open must be able to go without a request, so O_TRUNC comes as SETATTR. Data is checksummed, so it must be in
   // memory, and splice only costs.
-  for (const unsigned capability : {FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ, FUSE_CAP_SPLICE_WRITE,
-                                    FUSE_CAP_SPLICE_MOVE, FUSE_CAP_HANDLE_KILLPRIV}) {
+  for (const auto capability : {FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ, FUSE_CAP_SPLICE_WRITE,
+                                FUSE_CAP_SPLICE_MOVE, FUSE_CAP_HANDLE_KILLPRIV}) {
     ask_for(connection, capability, false);
   }
   connection.max_write = kTransferMaxBytes;
@@ -109,8 +133,13 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   connection.time_gran = 1;
   // An open that revalidates drops what is cached, which takes a request.
   front_end.open_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
-  front_end.drops_privileges = front_end.connection.privileges_offered;
+  front_end.drops_privileges = take_privileges(front_end, connection);
   front_end.open_directory_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
+}
+
+// As many as libfuse's queues take: one for each processor, of 8 requests.
+unsigned waiting_requests_max() {
+  return 8 * static_cast<unsigned>(std::max(1, ::get_nprocs_conf()));
 }
 
 // Interrupts the semaphore that libfuse's loop waits on.
@@ -137,6 +166,7 @@ class FuseSession final : public FuseMount {
   void abort() override;
   void wait() override;
   bool ended() const override;
+  std::string_view transport() const override;
   void invalidate(std::span<const InodeNumber> inodes) override;
 
  private:
@@ -158,17 +188,23 @@ class FuseSession final : public FuseMount {
   Status create_session();
   void loop();
   void close_session();
-  void take_ready();
+  Status serve_device();
+  void take_ready(bool over_io_uring);
 
   Served served_;
   const FuseMountOptions options_;
   const std::function<void()> on_end_;
+  bool ring_wanted_ = false;         // set by start()
+  bool tells_ready_ = false;         // set by start()
   fuse_session* session_ = nullptr;  // set by start(), freed when the loop has ended
+  // Set by start(). Outlives the session's rings.
+  std::unique_ptr<WaitingPool> waiting_pool_;
   std::thread loop_thread_;
 
   mutable Mutex mutex_;
   Condition changed_;
   State state_ TARNFS_GUARDED_BY(mutex_) = State::kStarting;
+  bool over_io_uring_ TARNFS_GUARDED_BY(mutex_) = false;
   unsigned invalidations_ TARNFS_GUARDED_BY(mutex_) = 0;  // calls that are using the session
   bool detached_ TARNFS_GUARDED_BY(mutex_) = false;       // the mountpoint may be somebody else's by now
 };
@@ -176,7 +212,7 @@ class FuseSession final : public FuseMount {
 void FuseSession::answer_init(void* user_data, fuse_conn_info* connection) {
   auto& served = *static_cast<Served*>(user_data);
   negotiate(served.front_end, *connection);
-  served.session->take_ready();
+  if (!served.session->tells_ready_) served.session->take_ready(false);
 }
 
 ssize_t FuseSession::read_device(int descriptor, void* buffer, std::size_t size, void* user_data) {
@@ -187,8 +223,9 @@ ssize_t FuseSession::write_device(int descriptor, iovec* parts, int count, void*
   return write_reply(static_cast<Served*>(user_data)->front_end.connection, descriptor, parts, count);
 }
 
-void FuseSession::take_ready() {
+void FuseSession::take_ready(bool over_io_uring) {
   MutexLock lock(mutex_);
+  over_io_uring_ = over_io_uring;
   state_ = State::kServing;
   changed_.notify_all();
 }
@@ -201,28 +238,46 @@ Status FuseSession::create_session() {
   add_data_operations(operations);
   add_directory_operations(operations);
 
-  const std::string list = option_list(options_);
+  const std::string list = option_list(options_) + (ring_wanted_ ? ",io_uring" : "");
   std::array<const char*, 3> words = {"tarnfs", "-o", list.c_str()};
   fuse_args arguments = FUSE_ARGS_INIT(static_cast<int>(words.size()), const_cast<char**>(words.data()));
   session_ = fuse_session_new(&arguments, &operations, sizeof operations, &served_);
   fuse_opt_free_args(&arguments);
   if (session_ == nullptr) return Error(ErrorCode::kInvalid);
+  tells_ready_ = on_session_ready(session_, [](void* user_data, bool over_io_uring) {
+    static_cast<Served*>(user_data)->session->take_ready(over_io_uring);
+  });
   if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
     fuse_session_destroy(session_);
     session_ = nullptr;
     return Error(ErrorCode::kIo);
   }
-  const fuse_custom_io device = {
-      .writev = write_device, .read = read_device, .splice_receive = nullptr, .splice_send = nullptr};
-  if (fuse_session_custom_io(session_, &device, fuse_session_fd(session_)) == 0) return {};
+  const Status served = serve_device();
+  if (served.ok()) return {};
   fuse_session_unmount(session_);
   fuse_session_destroy(session_);
   session_ = nullptr;
-  return Error(ErrorCode::kIo);
+  return served;
+}
+
+Status FuseSession::serve_device() {
+  if constexpr (!kLibraryDecodesAll) {
+    fuse_custom_io device{};
+    device.writev = write_device;
+    device.read = read_device;
+    if (fuse_session_custom_io(session_, &device, fuse_session_fd(session_)) != 0) return Error(ErrorCode::kIo);
+  }
+  return {};
 }
 
 Status FuseSession::start() {
   TARNFS_TRY(check_mountpoint(options_.mountpoint));
+  TARNFS_ASSIGN(ring_wanted_, choose_io_uring(options_.io_uring));
+  if (ring_wanted_) {
+    // Made here, for the rings' threads are each bound to a processor.
+    waiting_pool_ = std::make_unique<WaitingPool>(std::min(options_.threads_max, waiting_requests_max()));
+    served_.front_end.waiting_pool = waiting_pool_.get();
+  }
   install_wake_signal();
   fuse_set_log_func(take_message);
   std::string message;
@@ -236,8 +291,14 @@ Status FuseSession::start() {
   loop_thread_ = std::thread([this] { loop(); });
   MutexLock lock(mutex_);
   while (state_ == State::kStarting) changed_.wait(mutex_);
-  if (state_ == State::kServing) return {};
-  return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
+  if (state_ != State::kServing) {
+    return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
+  }
+  if (over_io_uring_ || !ring_wanted_) return {};
+  const std::string message_start = "mount on " + options_.mountpoint + ": io_uring could not be set up";
+  if (options_.io_uring == IoUring::kOn) return Error(ErrorCode::kUnsupported, message_start);
+  log_warning(message_start + "; requests come the classic way");
+  return {};
 }
 
 void FuseSession::loop() {
@@ -264,6 +325,9 @@ void FuseSession::close_session() {
     while (invalidations_ > 0) changed_.wait(mutex_);
     detached = detached_;
   }
+  if (waiting_pool_) waiting_pool_->close();
+  // A ring keeps the connection open: the kernel would wait in vain for what it sends while it unmounts.
+  stop_rings(session_);
   // Takes the mount away if it is still there; it must not take away another one that came to the same place.
   if (!detached || !is_mount_root(options_.mountpoint)) fuse_session_unmount(session_);
   fuse_session_destroy(session_);
@@ -305,6 +369,11 @@ bool FuseSession::ended() const {
   return state_ == State::kEnded;
 }
 
+std::string_view FuseSession::transport() const {
+  MutexLock lock(mutex_);
+  return over_io_uring_ ? "io_uring" : "classic";
+}
+
 void FuseSession::invalidate(std::span<const InodeNumber> inodes) {
   {
     MutexLock lock(mutex_);
@@ -331,6 +400,12 @@ FuseSession::~FuseSession() {
 }
 
 }  // namespace
+
+Status FuseMount::check(const FuseMountOptions& options) {
+  TARNFS_TRY(check_mountpoint(options.mountpoint));
+  const auto over_io_uring = choose_io_uring(options.io_uring);
+  return over_io_uring.ok() ? Status() : Status(over_io_uring.error());
+}
 
 Result<std::unique_ptr<FuseMount>> FuseMount::mount(FileSystem& file_system, const FuseMountOptions& options,
                                                     std::function<void()> on_end) {

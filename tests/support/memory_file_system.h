@@ -183,6 +183,7 @@ class MemoryFileSystem final : public FileSystem {
 
   Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) override {
     MutexLock lock(mutex_);
+    wait_while_held();
     TARNFS_ASSERT(reinterpret_cast<std::uintptr_t>(out.data()) % kBlockSize == 0);
     const std::string& data = nodes_.at(inode.value).data;
     if (offset_bytes >= data.size()) return std::size_t{0};
@@ -273,11 +274,24 @@ class MemoryFileSystem final : public FileSystem {
   bool read_only() const override { return false; }
   Status fsync(InodeNumber /*inode*/, bool /*data_only*/) override {
     MutexLock lock(mutex_);
+    wait_while_held();
     ++fsync_count_;
     return {};
   }
   Result<Cp> consistency_point() override { return Cp{1}; }
   Status shut_down() override { return Error(ErrorCode::kUnsupported); }
+
+  // While it is set, reads and fsyncs wait.
+  void hold_waiting(bool held) {
+    MutexLock lock(mutex_);
+    held_ = held;
+    held_changed_.notify_all();
+  }
+  // Returns once so many of them do.
+  void wait_for_waiting(unsigned count) {
+    MutexLock lock(mutex_);
+    while (waiting_ < count) held_changed_.wait(mutex_);
+  }
 
   // Sum of the lookup counts of all inodes but the root.
   std::uint64_t lookup_count() const {
@@ -327,6 +341,13 @@ class MemoryFileSystem final : public FileSystem {
     if ((attributes.mode & S_IXGRP) != 0) attributes.mode &= ~std::uint32_t{S_ISGID};
   }
 
+  void wait_while_held() TARNFS_REQUIRES(mutex_) {
+    ++waiting_;
+    held_changed_.notify_all();
+    while (held_) held_changed_.wait(mutex_);
+    --waiting_;
+  }
+
   std::uint64_t make(const NewNode& node) TARNFS_REQUIRES(mutex_) {
     const std::uint64_t number = next_inode_++;
     Node& made = nodes_[number];
@@ -366,6 +387,9 @@ class MemoryFileSystem final : public FileSystem {
 
   mutable Mutex mutex_;
   Condition forgotten_;
+  Condition held_changed_;
+  bool held_ TARNFS_GUARDED_BY(mutex_) = false;
+  unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::map<std::uint64_t, Node> nodes_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t next_inode_ TARNFS_GUARDED_BY(mutex_) = 16;
   std::uint64_t next_cookie_ TARNFS_GUARDED_BY(mutex_) = 3;

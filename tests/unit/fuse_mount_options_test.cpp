@@ -50,6 +50,10 @@ TEST_CASE("each option of its own") {
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
   CHECK(parsed("").access_times);
+  CHECK(parsed("").io_uring == IoUring::kAuto);
+  CHECK(parsed("io_uring=on").io_uring == IoUring::kOn);
+  CHECK(parsed("io_uring=on,io_uring=off").io_uring == IoUring::kOff);
+  CHECK(parsed("io_uring=off,io_uring=auto").io_uring == IoUring::kAuto);
   CHECK(!parsed("noatime").access_times);
   CHECK(has(parsed("noatime"), "noatime"));
   CHECK(parsed("noatime,atime").access_times);
@@ -60,7 +64,7 @@ TEST_CASE("each option of its own") {
 TEST_CASE("what mount(8), systemd and fstab add is ignored") {
   const MountOptions options = parsed(
       "defaults,noauto,nofail,_netdev,user,user=joe,x-systemd.automount,X-mount.mkdir,comment=a,relatime,lazytime,"
-      "fsname=other,,mode=async,on_disconnect=degrade,io_uring=auto,io_uring=off");
+      "fsname=other,,mode=async,on_disconnect=degrade");
   CHECK(options.kernel_options == std::vector<std::string>{"allow_other"});
 }
 
@@ -82,7 +86,8 @@ TEST_CASE("wrong options are refused by name") {
       {"mode=fast", "unknown value"},
       {"on_disconnect=block", "not available yet"},
       {"on_disconnect=readonly", "not available yet"},
-      {"io_uring=on", "not available yet"},
+      {"io_uring=yes", "give auto, on or off"},
+      {"io_uring=", "needs a value"},
       {"keys=/etc/keys", "not available yet"},
       {"state=snap", "not available yet"},
       {"ro,mirror=tcp://a:1", "exclude each other"},

@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -29,12 +30,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
+IoUring wanted_transport();
+
+// Whether the kernel has it on and the library has it.
+bool can_use_io_uring() {
+  FuseMountOptions options;
+  options.io_uring = IoUring::kOn;
+  options.mountpoint = "/";
+  const Status possible = FuseMount::check(options);
+  if (!possible.ok()) MESSAGE("skipped: ", possible.error().describe());
+  return possible.ok();
+}
+
 bool can_mount() {
   const int descriptor = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (descriptor >= 0) ::close(descriptor);
   const bool possible = descriptor >= 0 && ::geteuid() == 0;
   if (!possible) MESSAGE("skipped: needs root and /dev/fuse");
-  return possible;
+  return possible && (wanted_transport() != IoUring::kOn || can_use_io_uring());
+}
+
+// TARNFS_TEST_IO_URING=1 in the environment: over io_uring.
+IoUring wanted_transport() {
+  return std::getenv("TARNFS_TEST_IO_URING") != nullptr ? IoUring::kOn : IoUring::kOff;
 }
 
 // A mountpoint that goes away with the test, and the mount on it.
@@ -47,6 +65,7 @@ struct Mounted {
     options.source = "/images/a, b.tarnfs";
     options.revalidate = revalidate;
     options.kernel_options = {"allow_other", "suid", "dev"};
+    options.io_uring = wanted_transport();
     auto mounted = FuseMount::mount(file_system, options, [this] { ended = true; });
     REQUIRE_MESSAGE(mounted.ok(), (mounted.ok() ? "" : mounted.error().describe()));
     mount = std::move(*mounted);
@@ -442,4 +461,59 @@ TEST_CASE("many threads at once") {
   for (std::thread& thread : threads) thread.join();
   CHECK(failures == 0);
   CHECK(m.file_system.wait_for_node_count(1 + 8 + 8 * 50));
+}
+
+TEST_CASE("the transport is the one that was asked for, and what cannot be had is refused") {
+  if (!can_mount()) return;
+  const bool over_io_uring = wanted_transport() == IoUring::kOn;
+  Mounted m;
+  CHECK(m.mount->transport() == (over_io_uring ? "io_uring" : "classic"));
+  MemoryFileSystem file_system;
+  FuseMountOptions options{.mountpoint = m.directory.string(), .source = "image"};
+  options.io_uring = IoUring::kOn;
+  if (FuseMount::check(options).ok()) return;
+  const auto refused = FuseMount::mount(file_system, options, {});
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().code() == ErrorCode::kUnsupported);
+  CHECK(refused.error().message().starts_with("io_uring=on: "));
+}
+
+TEST_CASE("reads and fsyncs that wait hold up nothing else") {
+  if (!can_mount()) return;
+  Mounted m;
+  for (int t = 0; t < 4; ++t) write_file(m.at("a" + std::to_string(t)), std::string(8192, 'a'));
+  write_file(m.at("b"), "b");
+  m.file_system.hold_waiting(true);
+  std::vector<std::thread> waiting;
+  std::atomic<int> failures{0};
+  for (int t = 0; t < 4; ++t) {
+    waiting.emplace_back([&, t] {
+      Descriptor file(m.at("a" + std::to_string(t)), O_RDWR | (t % 2 == 0 ? O_DIRECT : 0));
+      alignas(4096) char block[4096];
+      if (t % 2 == 0 ? ::pread(file, block, sizeof block, 0) != sizeof block : ::fsync(file) != 0) ++failures;
+    });
+  }
+  m.file_system.wait_for_waiting(4);
+  // More requests than the queues take at once.
+  for (int i = 0; i < 100; ++i) CHECK(::chmod(m.at("b").c_str(), i % 2 == 0 ? 0600 : 0644) == 0);
+  m.file_system.hold_waiting(false);
+  for (std::thread& thread : waiting) thread.join();
+  CHECK(failures == 0);
+}
+
+TEST_CASE("a mount that is ended with requests under way waits for them") {
+  if (!can_mount()) return;
+  Mounted m;
+  write_file(m.at("a"), "content");
+  m.file_system.hold_waiting(true);
+  const int file = ::open(m.at("a").c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(file >= 0);
+  std::thread waiting([&] { ::fsync(file); });
+  m.file_system.wait_for_waiting(1);
+  std::thread aborting([&] { m.mount->abort(); });
+  m.file_system.hold_waiting(false);
+  aborting.join();
+  waiting.join();
+  ::close(file);
+  CHECK(m.mount->ended());
 }
