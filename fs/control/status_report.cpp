@@ -163,6 +163,7 @@ std::string to_text(const StatusReport& report) {
   };
   line("volume", report.uuid + (report.label.empty() ? "" : " " + report.label));
   if (!report.mountpoint.empty()) line("mounted on", report.mountpoint + (report.read_only ? " (read-only)" : ""));
+  if (!report.mountpoint.empty()) line("transport", report.transport);
   line("state", fmt::format("cp {}, root {}, epoch {}", report.cp, report.root, report.epoch));
   line("space", fmt::format("{} of {} used, {} not yet written", format_size(report.used_bytes),
                             format_size(report.size_bytes), format_size(report.dirty_bytes)));

@@ -112,6 +112,7 @@ class RunningMirror final : public MirrorDaemon {
     }
     report.image = options_.image;
     if (mounted_.load()) report.mountpoint = options_.mountpoint;
+    if (mount_) report.transport = mount_->transport();
     report.size_bytes = status.size_blocks * kBlockSize;
     report.used_bytes = status.used_blocks * kBlockSize;
     report.dirty_bytes = status.staged_bytes;
@@ -139,7 +140,7 @@ class RunningMirror final : public MirrorDaemon {
   std::atomic<bool> mounted_{false};
   std::unique_ptr<Receiver> receiver_;
   std::unique_ptr<Volume> volume_;
-  std::unique_ptr<FuseMount> mount_;  // written before the receiver starts and after it stopped
+  std::unique_ptr<FuseMount> mount_;  // written before the receiver starts and after it and control stopped
   std::unique_ptr<ControlServer> control_;
 };
 

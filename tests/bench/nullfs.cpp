@@ -276,7 +276,11 @@ int serve(fuse_session* session, const char* mountpoint) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fuse_args arguments = FUSE_ARGS_INIT(argc, argv);
+  // libfuse adds only to arguments that it has copied.
+  fuse_args arguments = FUSE_ARGS_INIT(0, nullptr);
+  for (int i = 0; i < argc; ++i) {
+    if (fuse_opt_add_arg(&arguments, argv[i]) != 0) return 1;
+  }
   const bool uring = has_io_uring();
   if (uring && fuse_opt_add_arg(&arguments, "-oio_uring") != 0) return 1;
   fuse_cmdline_opts given{};
