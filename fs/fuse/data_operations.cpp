@@ -14,6 +14,8 @@ namespace {
 // So that one call cannot occupy a thread for ever; the caller goes on after a short copy.
 constexpr std::size_t kCopyMaxBytes = std::size_t{128} << 20;
 
+constexpr std::size_t kSmallReadMaxBytes = std::size_t{64} << 10;
+
 void answer_open(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* file) {
   const FrontEnd& front_end = front_end_of(request);
   if (front_end.open_is_silent) {
@@ -44,7 +46,9 @@ void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off
 }
 
 void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
-  may_wait(request, [=] { read_and_answer(request, inode, size, offset); });
+  FrontEnd& front_end = front_end_of(request);
+  WaitEstimate& estimate = size <= kSmallReadMaxBytes ? front_end.small_reads : front_end.large_reads;
+  may_wait(request, estimate, [=] { read_and_answer(request, inode, size, offset); });
 }
 
 // The data as memory: where it already is, or copied out of a pipe.
@@ -81,7 +85,8 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
 }
 
 void answer_fsync(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
-  may_wait(request, [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
+  may_wait(request, front_end_of(request).fsyncs,
+           [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
 }
 
 void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length,

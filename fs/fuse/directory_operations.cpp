@@ -26,7 +26,8 @@ void answer_releasedir(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info*
 }
 
 void answer_fsyncdir(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
-  may_wait(request, [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
+  may_wait(request, front_end_of(request).fsyncs,
+           [=] { reply_status(request, file_system_of(request).fsync(inode_of(inode), data_only != 0)); });
 }
 
 struct stat stat_of_entry(const DirectoryEntry& entry) {

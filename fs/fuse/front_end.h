@@ -2,7 +2,8 @@
 //
 // Purpose: only .cpp files of fs/fuse include this header, for it includes libfuse.
 //
-// Thread safety: FrontEnd is set up before the first request (init_session() runs as the first one) and constant then.
+// Thread safety: FrontEnd is set up before the first request (init_session() runs as the first one) and constant then,
+// but for the estimates.
 #pragma once
 
 #define FUSE_USE_VERSION 314
@@ -13,6 +14,7 @@
 #include "common/result.h"
 #include "fs/engine/file_system.h"
 #include "fs/fuse/device_requests.h"
+#include "fs/fuse/wait_estimate.h"
 
 namespace tarnfs {
 
@@ -33,6 +35,9 @@ struct FrontEnd {
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
   bool drops_privileges = false;
   DeviceConnection connection;
+  WaitEstimate small_reads;
+  WaitEstimate large_reads;
+  WaitEstimate fsyncs;
   WaitingPool* waiting_pool = nullptr;  // null: requests may wait on the threads that they come on
 };
 

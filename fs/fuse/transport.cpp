@@ -3,6 +3,7 @@
 #include <fstream>
 #include <utility>
 
+#include "common/clock.h"
 #include "fs/fuse/waiting_pool.h"
 
 namespace tarnfs {
@@ -81,9 +82,18 @@ std::span<std::byte> reply_buffer(fuse_req_t /*request*/, std::size_t size) {
 
 #endif
 
-void may_wait(fuse_req_t request, std::function<void()> answer) {
+void may_wait(fuse_req_t request, WaitEstimate& estimate, std::function<void()> answer) {
   WaitingPool* const pool = front_end_of(request).waiting_pool;
-  if (pool == nullptr || !is_over_io_uring(request) || !pool->run(answer)) answer();
+  if (pool == nullptr || !is_over_io_uring(request)) {
+    answer();
+    return;
+  }
+  const auto answer_and_note = [&estimate, answer = std::move(answer)] {
+    const std::uint64_t started_ns = system_clock().monotonic_ns();
+    answer();
+    estimate.note(system_clock().monotonic_ns() - started_ns);
+  };
+  if (estimate.is_short() || !pool->run(answer_and_note)) answer_and_note();
 }
 
 }  // namespace tarnfs

@@ -4,7 +4,7 @@
 // io_uring goes only with the last: its patches make replies from other threads and the end of a session safe.
 //
 // Invariants:
-//   1. Over io_uring a request is handled on its queue's thread. What may wait goes through may_wait().
+//   1. Over io_uring a request is handled on its queue's thread. What often waits goes through may_wait().
 //
 // Thread safety: the functions on requests may be called from any thread, by one thread at a time for each request.
 // Errors: kUnsupported with what is missing, where io_uring is asked for and cannot be had.
@@ -52,7 +52,8 @@ bool is_over_io_uring(fuse_req_t request);
 // from, so that nothing is copied; else thread_buffer().
 std::span<std::byte> reply_buffer(fuse_req_t request, std::size_t size);
 
-// Runs `answer`, which answers the request, where it holds up no other request.
-void may_wait(fuse_req_t request, std::function<void()> answer);
+// Runs `answer`, which answers the request: on this thread, or on another one where it is expected to hold up others.
+// `estimate` is that of its kind, and learns from it.
+void may_wait(fuse_req_t request, WaitEstimate& estimate, std::function<void()> answer);
 
 }  // namespace tarnfs
