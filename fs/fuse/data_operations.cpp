@@ -14,7 +14,8 @@ namespace {
 // So that one call cannot occupy a thread for ever; the caller goes on after a short copy.
 constexpr std::size_t kCopyMaxBytes = std::size_t{128} << 20;
 
-constexpr std::size_t kSmallReadMaxBytes = std::size_t{64} << 10;
+// Of reads and writes: those above take longer, whether they wait or not.
+constexpr std::size_t kSmallMaxBytes = std::size_t{64} << 10;
 
 void answer_open(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* file) {
   const FrontEnd& front_end = front_end_of(request);
@@ -47,7 +48,7 @@ void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off
 
 void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
   FrontEnd& front_end = front_end_of(request);
-  WaitEstimate& estimate = size <= kSmallReadMaxBytes ? front_end.small_reads : front_end.large_reads;
+  WaitEstimate& estimate = size <= kSmallMaxBytes ? front_end.small_reads : front_end.large_reads;
   may_wait(request, estimate, [=] { read_and_answer(request, inode, size, offset); });
 }
 
@@ -68,6 +69,17 @@ Result<std::span<const std::byte>> data_of(fuse_bufvec& data) {
   return std::span<const std::byte>(buffer.first(static_cast<std::size_t>(copied)));
 }
 
+void write_and_answer(fuse_req_t request, fuse_ino_t inode, off_t offset, std::span<const std::byte> bytes,
+                      WriteOptions options) {
+  const Status status =
+      file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), bytes, options);
+  if (!status.ok()) {
+    reply_error(request, status.error());
+    return;
+  }
+  fuse_reply_write(request, bytes.size());
+}
+
 void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t offset, fuse_file_info* file) {
   const auto bytes = data_of(*data);
   if (!bytes.ok()) {
@@ -75,13 +87,11 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
     return;
   }
   const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = drops_privileges(*file)};
-  const Status status =
-      file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), *bytes, options);
-  if (!status.ok()) {
-    reply_error(request, status.error());
-    return;
-  }
-  fuse_reply_write(request, bytes->size());
+  // Over io_uring the data stay where they are until the reply.
+  FrontEnd& front_end = front_end_of(request);
+  WaitEstimate& estimate = bytes->size() <= kSmallMaxBytes ? front_end.small_writes : front_end.large_writes;
+  may_wait(request, estimate,
+           [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, options); });
 }
 
 void answer_fsync(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {

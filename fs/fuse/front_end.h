@@ -37,6 +37,8 @@ struct FrontEnd {
   DeviceConnection connection;
   WaitEstimate small_reads;
   WaitEstimate large_reads;
+  WaitEstimate small_writes;
+  WaitEstimate large_writes;
   WaitEstimate fsyncs;
   WaitingPool* waiting_pool = nullptr;  // null: requests may wait on the threads that they come on
 };

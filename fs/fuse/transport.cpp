@@ -3,19 +3,18 @@
 #include <fstream>
 #include <utility>
 
-#include "common/clock.h"
 #include "fs/fuse/waiting_pool.h"
 
 namespace tarnfs {
 namespace {
-
-constexpr const char* kModuleParameter = "/sys/module/fuse/parameters/enable_uring";
 
 Error unavailable(const std::string& why) {
   return Error(ErrorCode::kUnsupported, "io_uring=on: " + why);
 }
 
 #ifdef FUSE_SESSION_HAS_SAFE_URING
+constexpr const char* kModuleParameter = "/sys/module/fuse/parameters/enable_uring";
+
 Status check_kernel() {
   std::ifstream parameter(kModuleParameter);
   char answer = 0;
@@ -82,18 +81,9 @@ std::span<std::byte> reply_buffer(fuse_req_t /*request*/, std::size_t size) {
 
 #endif
 
-void may_wait(fuse_req_t request, WaitEstimate& estimate, std::function<void()> answer) {
+bool run_elsewhere(fuse_req_t request, std::function<void()> answer) {
   WaitingPool* const pool = front_end_of(request).waiting_pool;
-  if (pool == nullptr || !is_over_io_uring(request)) {
-    answer();
-    return;
-  }
-  const auto answer_and_note = [&estimate, answer = std::move(answer)] {
-    const std::uint64_t started_ns = system_clock().monotonic_ns();
-    answer();
-    estimate.note(system_clock().monotonic_ns() - started_ns);
-  };
-  if (estimate.is_short() || !pool->run(answer_and_note)) answer_and_note();
+  return pool != nullptr && pool->run(std::move(answer));
 }
 
 }  // namespace tarnfs

@@ -14,6 +14,7 @@
 #include <span>
 #include <string_view>
 
+#include "common/clock.h"
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/mount.h"
 
@@ -52,8 +53,23 @@ bool is_over_io_uring(fuse_req_t request);
 // from, so that nothing is copied; else thread_buffer().
 std::span<std::byte> reply_buffer(fuse_req_t request, std::size_t size);
 
+// False: there is no other thread any more.
+bool run_elsewhere(fuse_req_t request, std::function<void()> answer);
+
 // Runs `answer`, which answers the request: on this thread, or on another one where it is expected to hold up others.
 // `estimate` is that of its kind, and learns from it.
-void may_wait(fuse_req_t request, WaitEstimate& estimate, std::function<void()> answer);
+template <class Answer>
+void may_wait(fuse_req_t request, WaitEstimate& estimate, const Answer& answer) {
+  if (!is_over_io_uring(request)) {
+    answer();
+    return;
+  }
+  const auto answer_and_note = [&estimate, answer] {
+    const std::uint64_t started_ns = system_clock().monotonic_ns();
+    answer();
+    estimate.note(system_clock().monotonic_ns() - started_ns);
+  };
+  if (estimate.is_short() || !run_elsewhere(request, answer_and_note)) answer_and_note();
+}
 
 }  // namespace tarnfs
