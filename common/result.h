@@ -57,6 +57,7 @@ enum class ErrorCode {
   kTimeout,       // nothing came in time
   kCanceled,      // we are shutting down
   kNeedsBlock,    // engine only: the operation must wait for a block that is not in memory
+  kWouldWait,     // front end only: this thread must not wait (fs/engine/waiting.h)
   kNoData,        // beyond the last data (lseek SEEK_DATA, SEEK_HOLE)
   kUsage,         // the command line is wrong
 };

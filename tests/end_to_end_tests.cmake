@@ -1,8 +1,18 @@
 # Tests that mount for real. Each file is one test; tests/end_to_end/harness.py says what they share.
 # TARNFS_TEST_FULL=1 in the environment gives full sizes.
+# CLASSIC adds NAME_classic: the same without io_uring, which mounts use else where it can be had.
 function(tarnfs_end_to_end_test name)
-  cmake_parse_arguments(ARG "SERIAL;SMOKE;FULL" "" "" ${ARGN})
-  add_test(NAME ${name} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/end_to_end/${name}.py)
+  cmake_parse_arguments(ARG "SERIAL;SMOKE;FULL;CLASSIC" "" "" ${ARGN})
+  tarnfs_add_end_to_end(${name} ${name}.py "")
+  if(ARG_CLASSIC)
+    string(REPLACE "_test" "_classic_test" classic_name ${name})
+    set(ARG_SMOKE OFF)
+    tarnfs_add_end_to_end(${classic_name} ${name}.py ";TARNFS_TEST_IO_URING=off")
+  endif()
+endfunction()
+
+function(tarnfs_add_end_to_end name file environment)
+  add_test(NAME ${name} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/end_to_end/${file})
   set(labels end_to_end)
   if(ARG_SMOKE)
     list(APPEND labels smoke)
@@ -16,14 +26,14 @@ function(tarnfs_end_to_end_test name)
   endif()
   set_tests_properties(${name} PROPERTIES
     LABELS "${labels}" TIMEOUT ${timeout} SKIP_RETURN_CODE 77
-    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TARNFS_BIN=${CMAKE_BINARY_DIR}")
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;TARNFS_BIN=${CMAKE_BINARY_DIR}${environment}")
   if(ARG_SERIAL)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
   endif()
 endfunction()
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-tarnfs_end_to_end_test(posix_test SMOKE)
+tarnfs_end_to_end_test(posix_test SMOKE CLASSIC)
 tarnfs_end_to_end_test(bad_input_test)
 tarnfs_end_to_end_test(mirror_test SMOKE)
 tarnfs_end_to_end_test(consistency_test)

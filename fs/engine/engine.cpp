@@ -140,6 +140,9 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
     MutexLock lock(cp_mutex_);
     const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages * 3 / 8 : limit_pages / 2;
     if (intent == Intent::kOptional && unwritten_pages() >= wait_pages) return Error(ErrorCode::kNoSpace);
+    if (NoWaitScope::is_active() && waits(intent) && unwritten_pages() >= wait_pages) {
+      return Error(ErrorCode::kWouldWait);
+    }
     dirty_waiters_.fetch_add(1);
     if (waits(intent) && unwritten_pages() >= wait_pages) {
       const std::uint64_t began_ns = clock_.monotonic_ns();
@@ -184,7 +187,10 @@ Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
   // A birth in the future is found by fsck; here only what would be read matters.
   const Cp any{~std::uint64_t{0}};
   if (auto status = check_pointer(missing, size_blocks_.load(), any); !status.ok()) return fail(status.error());
+  if (NoWaitScope::is_active() && !block_loads_.is_short()) return Error(ErrorCode::kWouldWait);
+  const std::uint64_t began_ns = clock_.monotonic_ns();
   auto page = cache_.load(missing);
+  block_loads_.note(clock_.monotonic_ns() - began_ns);
   if (!page.ok()) return fail(page.error());
   attempt.held[missing.address] = {missing, std::move(page).value()};
   return {};

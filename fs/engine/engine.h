@@ -30,6 +30,7 @@
 
 #include "common/histogram.h"
 #include "common/mutex.h"
+#include "common/wait_estimate.h"
 #include "fs/engine/block_writer.h"
 #include "fs/engine/generation_gate.h"
 #include "fs/engine/group_commit.h"
@@ -40,6 +41,7 @@
 #include "fs/engine/pin_table.h"
 #include "fs/engine/space_ledger.h"
 #include "fs/engine/volume.h"
+#include "fs/engine/waiting.h"
 #include "fs/engine/xattr_set.h"
 #include "fs/journal/journal_reader.h"
 #include "fs/journal/journal_writer.h"
@@ -325,6 +327,7 @@ class Engine final : public Volume {
   Superblock superblock_;  // a mirror's: changed with the gate closed and under root_mutex_; constant otherwise
   Clock& clock_;
   BlockCache cache_;
+  WaitEstimate block_loads_;
   InodeCache inodes_;
   LookupCounts lookups_;
   PinTable pins_;
@@ -404,6 +407,7 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
     if (intent == Intent::kReplay) {
       if (ledger_ != nullptr) ledger_->take(blocks_max);
     } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
+      if (waits(intent) && NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
       if (waits(intent) && make_space(space_attempt++, wait)) continue;
       return Error(shut_down_ ? ErrorCode::kIo : ErrorCode::kNoSpace);
     }

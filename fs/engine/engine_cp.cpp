@@ -80,6 +80,7 @@ Error Engine::stopped_error() const {
 }
 
 Status Engine::shut_down() {
+  if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
   // With the gate closed, so that every operation is either done by now or sees it.
   gate_.close();
   const bool first = !shut_down_.exchange(true);

@@ -164,9 +164,10 @@ void Engine::touch_accessed(InodeNumber number) {
     inode->record.atime_nanoseconds = now.nanoseconds;
     return {};
   });
-  if (!touched.ok() && touched.error().code() != ErrorCode::kNoSpace && touched.error().code() != ErrorCode::kStale) {
-    log_warning("access time of inode " + std::to_string(number.value) + ": " + touched.error().describe());
-  }
+  if (touched.ok()) return;
+  const ErrorCode code = touched.error().code();
+  if (code == ErrorCode::kNoSpace || code == ErrorCode::kStale || code == ErrorCode::kWouldWait) return;
+  log_warning("access time of inode " + std::to_string(number.value) + ": " + touched.error().describe());
 }
 
 // Reads the nodes above these pages: a damaged one is the caller's error now, not the consistency point's later.

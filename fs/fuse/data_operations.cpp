@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/put_off.h"
 #include "fs/fuse/transport.h"
 
 namespace tarnfs {
@@ -88,10 +89,12 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
   }
   const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = drops_privileges(*file)};
   // Over io_uring the data stay where they are until the reply.
-  FrontEnd& front_end = front_end_of(request);
-  WaitEstimate& estimate = bytes->size() <= kSmallMaxBytes ? front_end.small_writes : front_end.large_writes;
-  may_wait(request, estimate,
-           [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, options); });
+  const auto answer = [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, options); };
+  if (bytes->size() <= kSmallMaxBytes) {
+    answer_here_or_elsewhere(request, answer);
+  } else {
+    may_wait(request, front_end_of(request).large_writes, answer);
+  }
 }
 
 void answer_fsync(fuse_req_t request, fuse_ino_t inode, int data_only, fuse_file_info* /*file*/) {
@@ -156,9 +159,9 @@ void add_data_operations(fuse_lowlevel_ops& operations) {
   operations.read = answer_read;
   operations.write_buf = answer_write;
   operations.fsync = answer_fsync;
-  operations.fallocate = answer_fallocate;
-  operations.lseek = answer_lseek;
-  operations.copy_file_range = answer_copy_file_range;
+  operations.fallocate = answered_elsewhere<answer_fallocate>();
+  operations.lseek = answered_here<answer_lseek>();
+  operations.copy_file_range = answered_elsewhere<answer_copy_file_range>();
 }
 
 }  // namespace tarnfs

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/put_off.h"
 #include "fs/fuse/transport.h"
 
 namespace tarnfs {
@@ -76,8 +77,9 @@ void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_
   listing.reply(status);
 }
 
-// Fills in the entry of READDIRPLUS. Returns false when the name is gone since it was listed.
-bool fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed, fuse_entry_param& entry) {
+// Fills in the entry of READDIRPLUS. Returns false when the name is gone since it was listed; fails only with
+// kWouldWait.
+Result<bool> fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed, fuse_entry_param& entry) {
   entry = fuse_entry_param{};
   entry.attr = stat_of_entry(listed);
   if (listed.name == "." || listed.name == "..") return true;  // number 0: the kernel takes no lookup
@@ -87,6 +89,7 @@ bool fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed, fuse_en
     return true;
   }
   const ErrorCode code = attributes.error().code();
+  if (code == ErrorCode::kWouldWait) return attributes.error();
   // A damaged inode must not hide its name: it is listed with number 0, and the kernel asks when it needs more.
   return code != ErrorCode::kNotFound && code != ErrorCode::kStale;
 }
@@ -96,20 +99,24 @@ void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, 
   FrontEnd& front_end = front_end_of(request);
   Listing listing(request, size);
   std::vector<InodeNumber> looked_up;
+  Status cut_short;
   const Status status = front_end.file_system.list(
       inode_of(inode), static_cast<std::uint64_t>(cookie), [&](const DirectoryEntry& listed) {
         const std::string name(listed.name);
         const std::size_t bytes = fuse_add_direntry_plus(request, nullptr, 0, name.c_str(), nullptr, 0);
         if (bytes > listing.free_bytes()) return false;
         fuse_entry_param entry{};
-        if (!fill_entry(front_end, listed, entry)) return true;
+        const auto filled = fill_entry(front_end, listed, entry);
+        if (!filled.ok()) cut_short = filled.error();
+        if (!cut_short.ok()) return false;
+        if (!*filled) return true;
         if (entry.ino != 0) looked_up.push_back(inode_of(entry.ino));
         fuse_add_direntry_plus(request, listing.free_space(), listing.free_bytes(), name.c_str(), &entry,
                                static_cast<off_t>(listed.next_cookie));
         listing.take(bytes);
         return true;
       });
-  if (listing.reply(status)) return;
+  if (listing.reply(cut_short.ok() ? status : cut_short)) return;
   for (const InodeNumber number : looked_up) front_end.file_system.forget(number, 1);
 }
 
@@ -117,8 +124,8 @@ void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, 
 
 void add_directory_operations(fuse_lowlevel_ops& operations) {
   operations.opendir = answer_opendir;
-  operations.readdir = answer_readdir;
-  operations.readdirplus = answer_readdirplus;
+  operations.readdir = answered_here<answer_readdir>();
+  operations.readdirplus = answered_here<answer_readdirplus>();
   operations.releasedir = answer_releasedir;
   operations.fsyncdir = answer_fsyncdir;
 }

@@ -10,6 +10,7 @@ int errno_of(ErrorCode code) {
     case ErrorCode::kIo:
     case ErrorCode::kCorrupt:
     case ErrorCode::kNeedsBlock:
+    case ErrorCode::kWouldWait:
     case ErrorCode::kDisconnected:
     case ErrorCode::kIncompatible:
       return EIO;

@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "fs/engine/waiting.h"
 #include "fs/fuse/errno_map.h"
 
 namespace tarnfs {
@@ -96,6 +97,10 @@ fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attribute
 }
 
 void reply_error(fuse_req_t request, const Error& error) {
+  if (error.code() == ErrorCode::kWouldWait) {
+    NoWaitScope::put_off();
+    return;
+  }
   if (error.code() == ErrorCode::kIo || error.code() == ErrorCode::kCorrupt) log_failure(error);
   fuse_reply_err(request, errno_of(error.code()));
 }

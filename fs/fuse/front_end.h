@@ -12,9 +12,9 @@
 #include <span>
 
 #include "common/result.h"
+#include "common/wait_estimate.h"
 #include "fs/engine/file_system.h"
 #include "fs/fuse/device_requests.h"
-#include "fs/fuse/wait_estimate.h"
 
 namespace tarnfs {
 
@@ -37,7 +37,6 @@ struct FrontEnd {
   DeviceConnection connection;
   WaitEstimate small_reads;
   WaitEstimate large_reads;
-  WaitEstimate small_writes;
   WaitEstimate large_writes;
   WaitEstimate fsyncs;
   WaitingPool* waiting_pool = nullptr;  // null: requests may wait on the threads that they come on
@@ -53,7 +52,7 @@ inline InodeNumber inode_of(fuse_ino_t number) {
 struct stat stat_of(const Attributes& attributes);
 fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attributes);
 
-// Each answers the request.
+// Each answers the request, unless the error is kWouldWait: then it is put off (put_off.h).
 void reply_error(fuse_req_t request, const Error& error);
 void reply_status(fuse_req_t request, const Status& status);
 void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes);

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/put_off.h"
 
 namespace tarnfs {
 namespace {
@@ -38,12 +39,13 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
 
 // Truncation by somebody without the right, which the kernel says, and every change of owner take the bits away; a
 // directory's set-group-id is none of them.
-bool drops_privileges(const FrontEnd& front_end, InodeNumber inode, const AttributeChanges& changes, int to_set) {
+Result<bool> drops_privileges(const FrontEnd& front_end, InodeNumber inode, const AttributeChanges& changes,
+                              int to_set) {
   if (!front_end.drops_privileges || changes.mode) return false;
   if ((to_set & FUSE_SET_ATTR_KILL_SUID) != 0) return true;
   if (!changes.uid && !changes.gid) return false;
-  const auto before = front_end.file_system.attributes(inode);
-  return before.ok() && !S_ISDIR(before->mode);
+  TARNFS_ASSIGN(const Attributes before, front_end.file_system.attributes(inode));
+  return !S_ISDIR(before.mode);
 }
 
 void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* /*file*/) {
@@ -53,7 +55,12 @@ void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, i
   if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) changes.size_bytes = static_cast<std::uint64_t>(wanted->st_size);
   set_times(changes, *wanted, to_set);
-  changes.clear_suid = drops_privileges(front_end_of(request), inode_of(inode), changes, to_set);
+  const auto clear_suid = drops_privileges(front_end_of(request), inode_of(inode), changes, to_set);
+  if (!clear_suid.ok()) {
+    reply_error(request, clear_suid.error());
+    return;
+  }
+  changes.clear_suid = *clear_suid;
   reply_attributes(request, file_system_of(request).change_attributes(inode_of(inode), changes));
 }
 
@@ -133,15 +140,15 @@ void answer_removexattr(fuse_req_t request, fuse_ino_t inode, const char* name) 
 }  // namespace
 
 void add_inode_operations(fuse_lowlevel_ops& operations) {
-  operations.getattr = answer_getattr;
-  operations.setattr = answer_setattr;
-  operations.readlink = answer_readlink;
+  operations.getattr = answered_here<answer_getattr>();
+  operations.setattr = answered_here<answer_setattr>();
+  operations.readlink = answered_here<answer_readlink>();
   operations.statfs = answer_statfs;
-  operations.getxattr = answer_getxattr;
-  operations.listxattr = answer_listxattr;
-  operations.setxattr = answer_setxattr;
-  operations.removexattr = answer_removexattr;
-  operations.ioctl = answer_ioctl;
+  operations.getxattr = answered_here<answer_getxattr>();
+  operations.listxattr = answered_here<answer_listxattr>();
+  operations.setxattr = answered_here<answer_setxattr>();
+  operations.removexattr = answered_here<answer_removexattr>();
+  operations.ioctl = answered_here<answer_ioctl>();
 }
 
 }  // namespace tarnfs

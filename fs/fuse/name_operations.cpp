@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/put_off.h"
 
 namespace tarnfs {
 namespace {
@@ -140,23 +141,23 @@ void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode
 
 template <class Operations>
 void add_tmpfile(Operations& operations) {
-  if constexpr (requires { operations.tmpfile; }) operations.tmpfile = answer_tmpfile;
+  if constexpr (requires { operations.tmpfile; }) operations.tmpfile = answered_here<answer_tmpfile>();
 }
 
 }  // namespace
 
 void add_name_operations(fuse_lowlevel_ops& operations) {
-  operations.lookup = answer_lookup;
+  operations.lookup = answered_here<answer_lookup>();
   operations.forget = answer_forget;
   operations.forget_multi = answer_forget_multi;
-  operations.mknod = answer_mknod;
-  operations.mkdir = answer_mkdir;
-  operations.symlink = answer_symlink;
-  operations.unlink = answer_unlink;
-  operations.rmdir = answer_rmdir;
-  operations.rename = answer_rename;
-  operations.link = answer_link;
-  operations.create = answer_create;
+  operations.mknod = answered_here<answer_mknod>();
+  operations.mkdir = answered_here<answer_mkdir>();
+  operations.symlink = answered_here<answer_symlink>();
+  operations.unlink = answered_here<answer_unlink>();
+  operations.rmdir = answered_here<answer_rmdir>();
+  operations.rename = answered_here<answer_rename>();
+  operations.link = answered_here<answer_link>();
+  operations.create = answered_here<answer_create>();
   add_tmpfile(operations);
 }
 

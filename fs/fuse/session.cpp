@@ -252,7 +252,7 @@ Status FuseSession::create_session() {
     session_ = nullptr;
     return Error(ErrorCode::kIo);
   }
-  const Status served = serve_device();
+  Status served = serve_device();
   if (served.ok()) return {};
   fuse_session_unmount(session_);
   fuse_session_destroy(session_);

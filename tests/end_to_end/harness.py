@@ -174,8 +174,10 @@ class TarnTest(unittest.TestCase):
 
     def mount(self, image, name="mount", options="", mirror=None):
         """Mounts an image; `mirror` is a port."""
-        words = [word for word in (options, f"mirror=tcp://127.0.0.1:{mirror}" if mirror else "") if word]
-        command = [program("tarnfs"), "-f", *(["-o", ",".join(words)] if words else []), image]
+        transport = os.environ.get("TARNFS_TEST_IO_URING", "auto")
+        words = [f"io_uring={transport}", options, f"mirror=tcp://127.0.0.1:{mirror}" if mirror else ""]
+        words = [word for word in words if word]
+        command = [program("tarnfs"), "-f", "-o", ",".join(words), image]
         mountpoint = self.make_directory(name)
         return self.start(f"tarnfs {image.name}", [*command, mountpoint], mountpoint)
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -18,6 +19,7 @@
 #include "common/format.h"
 #include "common/mutex.h"
 #include "fs/engine/file_system.h"
+#include "fs/engine/waiting.h"
 
 namespace tarnfs {
 
@@ -34,6 +36,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> lookup(InodeNumber parent, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     if (name == "..") return with_lookup(nodes_.at(parent.value).parent);
     const auto& entries = nodes_.at(parent.value).entries;
@@ -43,6 +46,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> make_node(InodeNumber parent, std::string_view name, const NewNode& node) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& directory = nodes_.at(parent.value);
     if (directory.entries.contains(std::string(name))) return Error(ErrorCode::kExists);
@@ -55,11 +59,13 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> make_unnamed(InodeNumber /*parent*/, const NewNode& node) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     return with_lookup(make(node));
   }
 
   Result<Attributes> link(InodeNumber inode, InodeNumber parent, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& directory = nodes_.at(parent.value);
     if (directory.entries.contains(std::string(name))) return Error(ErrorCode::kExists);
@@ -69,11 +75,13 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Status unlink(InodeNumber parent, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     return remove_entry(nodes_.at(parent.value), std::string(name));
   }
 
   Status remove_directory(InodeNumber parent, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& directory = nodes_.at(parent.value);
     const auto found = directory.entries.find(std::string(name));
@@ -85,6 +93,7 @@ class MemoryFileSystem final : public FileSystem {
 
   Status rename(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
                 RenameMode mode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& source = nodes_.at(from.value);
     Node& target = nodes_.at(to.value);
@@ -118,6 +127,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> attributes(InodeNumber inode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     const auto found = nodes_.find(inode.value);
     if (found == nodes_.end()) return Error(ErrorCode::kStale);
@@ -125,6 +135,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> change_attributes(InodeNumber inode, const AttributeChanges& changes) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& node = nodes_.at(inode.value);
     Attributes& now = node.attributes;
@@ -144,11 +155,13 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<std::string> symlink_target(InodeNumber inode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     return nodes_.at(inode.value).data;
   }
 
   Result<std::string> xattr(InodeNumber inode, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     ++xattr_requests_;
     const auto& all = nodes_.at(inode.value).xattrs;
@@ -158,6 +171,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<std::vector<std::string>> xattr_names(InodeNumber inode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     std::vector<std::string> names;
     for (const auto& [name, value] : nodes_.at(inode.value).xattrs) names.push_back(name);
@@ -166,6 +180,7 @@ class MemoryFileSystem final : public FileSystem {
 
   Status set_xattr(InodeNumber inode, std::string_view name, std::span<const std::byte> value,
                    XattrMode mode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     auto& all = nodes_.at(inode.value).xattrs;
     const bool exists = all.contains(std::string(name));
@@ -176,6 +191,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Status remove_xattr(InodeNumber inode, std::string_view name) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     if (nodes_.at(inode.value).xattrs.erase(std::string(name)) == 0) return Error(ErrorCode::kNoAttribute);
     return {};
@@ -194,6 +210,7 @@ class MemoryFileSystem final : public FileSystem {
 
   Status write(InodeNumber inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
                WriteOptions options) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& node = nodes_.at(inode.value);
     if (options.clear_suid) clear_suid(node.attributes);
@@ -219,6 +236,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<std::uint64_t> seek(InodeNumber inode, std::uint64_t offset_bytes, SeekKind kind) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     const std::uint64_t size = nodes_.at(inode.value).data.size();
     if (offset_bytes >= size) return Error(ErrorCode::kNoData);
@@ -240,6 +258,7 @@ class MemoryFileSystem final : public FileSystem {
 
   Status list(InodeNumber directory, std::uint64_t cookie,
               const std::function<bool(const DirectoryEntry&)>& visit) override {
+    TARNFS_TRY(answers_here());
     struct Listed {
       std::string name;
       std::uint64_t inode;
@@ -265,6 +284,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<Attributes> attributes_with_lookup(InodeNumber inode) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     if (!nodes_.contains(inode.value)) return Error(ErrorCode::kNotFound);
     return with_lookup(inode.value);
@@ -280,6 +300,10 @@ class MemoryFileSystem final : public FileSystem {
   }
   Result<Cp> consistency_point() override { return Cp{1}; }
   Status shut_down() override { return Error(ErrorCode::kUnsupported); }
+
+  // While it is set, operations would wait, as for blocks that are not in memory.
+  void put_off_all(bool put_off) { put_off_ = put_off; }
+  unsigned put_off_count() const { return put_off_count_; }
 
   // While it is set, reads and fsyncs wait.
   void hold_waiting(bool held) {
@@ -341,6 +365,12 @@ class MemoryFileSystem final : public FileSystem {
     if ((attributes.mode & S_IXGRP) != 0) attributes.mode &= ~std::uint32_t{S_ISGID};
   }
 
+  Status answers_here() {
+    if (!put_off_ || !NoWaitScope::is_active()) return {};
+    ++put_off_count_;
+    return Error(ErrorCode::kWouldWait);
+  }
+
   void wait_while_held() TARNFS_REQUIRES(mutex_) {
     ++waiting_;
     held_changed_.notify_all();
@@ -388,6 +418,8 @@ class MemoryFileSystem final : public FileSystem {
   mutable Mutex mutex_;
   Condition forgotten_;
   Condition held_changed_;
+  std::atomic<bool> put_off_{false};
+  std::atomic<unsigned> put_off_count_{0};
   bool held_ TARNFS_GUARDED_BY(mutex_) = false;
   unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::map<std::uint64_t, Node> nodes_ TARNFS_GUARDED_BY(mutex_);

@@ -485,6 +485,7 @@ TEST_CASE("reads and fsyncs that wait hold up nothing else") {
   write_file(m.at("b"), "b");
   m.file_system.hold_waiting(true);
   std::vector<std::thread> waiting;
+  waiting.reserve(4);
   std::atomic<int> failures{0};
   for (int t = 0; t < 4; ++t) {
     waiting.emplace_back([&, t] {
@@ -499,6 +500,39 @@ TEST_CASE("reads and fsyncs that wait hold up nothing else") {
   m.file_system.hold_waiting(false);
   for (std::thread& thread : waiting) thread.join();
   CHECK(failures == 0);
+}
+
+TEST_CASE("what would wait where it came is answered all the same") {
+  if (!can_mount()) return;
+  Mounted m;
+  m.file_system.put_off_all(true);
+  const std::string d = m.at("d");
+  CHECK(::mkdir(d.c_str(), 0755) == 0);
+  write_file(d + "/a", std::string(5000, 'a'));
+  CHECK(read_file(d + "/a") == std::string(5000, 'a'));
+  CHECK(::symlink("a", (d + "/s").c_str()) == 0);
+  CHECK(read_file(d + "/s") == std::string(5000, 'a'));
+  CHECK(::link((d + "/a").c_str(), (d + "/b").c_str()) == 0);
+  CHECK(::rename((d + "/b").c_str(), (d + "/c").c_str()) == 0);
+  CHECK(::chmod((d + "/c").c_str(), 0600) == 0);
+  CHECK(::truncate((d + "/c").c_str(), 100) == 0);
+  struct stat found {};
+  CHECK(::stat((d + "/a").c_str(), &found) == 0);
+  CHECK(found.st_size == 100);
+  CHECK((found.st_mode & 07777) == 0600);
+  CHECK(::setxattr((d + "/a").c_str(), "user.x", "value", 5, 0) == 0);
+  char value[16];
+  CHECK(::getxattr((d + "/a").c_str(), "user.x", value, sizeof value) == 5);
+  CHECK(::listxattr((d + "/a").c_str(), value, sizeof value) == 7);
+  CHECK(::removexattr((d + "/a").c_str(), "user.x") == 0);
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(d)) names.insert(entry.path().filename());
+  CHECK(names == std::set<std::string>{"a", "c", "s"});
+  CHECK(::lstat((d + "/none").c_str(), &found) == -1);
+  CHECK(errno == ENOENT);
+  for (const std::string& name : names) CHECK(fs::remove(fs::path(d) / name));
+  CHECK(::rmdir(d.c_str()) == 0);
+  CHECK((m.file_system.put_off_count() > 0) == (wanted_transport() == IoUring::kOn));
 }
 
 TEST_CASE("a mount that is ended with requests under way waits for them") {

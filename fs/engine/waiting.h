@@ -1,0 +1,40 @@
+// Whether the calling thread may wait for a disk, a consistency point or space.
+//
+// Purpose: over io_uring one thread serves all requests of a processor's queue. An operation that runs there inside a
+// NoWaitScope does not wait: it fails with kWouldWait before it has changed anything, and is done again elsewhere.
+//
+// Invariants:
+//   1. An operation that fails with kWouldWait has changed nothing that anybody can see.
+//   2. Short waits on locks and on the gate, which answer from memory, do not count.
+//
+// Thread safety: a scope belongs to the thread that made it.
+// Errors: kWouldWait is for the front end alone; no user sees it.
+#pragma once
+
+#include <utility>
+
+namespace tarnfs {
+
+class NoWaitScope {
+ public:
+  NoWaitScope() : outer_(std::exchange(innermost, this)) {}
+  ~NoWaitScope() { innermost = outer_; }
+  NoWaitScope(const NoWaitScope&) = delete;
+  NoWaitScope& operator=(const NoWaitScope&) = delete;
+
+  // Whether this thread is inside of one.
+  static bool is_active() { return innermost != nullptr; }
+  // The request of the innermost scope is not answered here.
+  static void put_off() {
+    if (innermost != nullptr) innermost->is_put_off_ = true;
+  }
+  bool is_put_off() const { return is_put_off_; }
+
+ private:
+  static inline thread_local NoWaitScope* innermost = nullptr;
+
+  NoWaitScope* const outer_;
+  bool is_put_off_ = false;
+};
+
+}  // namespace tarnfs
