@@ -9,6 +9,11 @@ from statistics import median
 # Units of which less is better. All others are rates.
 LESS_IS_BETTER = ("s", "x", "us")
 SUBJECT = "tarnfs"
+# What FUSE itself costs. It says something of the subject only when both have the same transport.
+CEILING = "nullfs"
+
+# From the weakest to the strongest promise about what is on the disk at its end.
+UNTAR_PHASES = ("untar", "untar_sync", "untar_unmount")
 
 # What issues of the project ask for: (suite, phases, peer, at least this ratio of tarnfs to the peer).
 GOALS = (
@@ -29,15 +34,33 @@ GOALS = (
     ("metadata", "rename", "btrfs", 1.0),
     ("metadata", "unlink", "btrfs", 1.0),
     ("metadata", "create_write_4k", "btrfs", 1.0),
+    ("metadata", "sqlite_rollback", "btrfs", 1.0),
+    ("metadata", "sqlite_wal", "btrfs", 1.0),
     ("stream", "write_fsync", "ext4", 0.85),
     ("stream", "read_cold", "nullfs", 0.7),
     ("stream", "read_warm", "ext4", 0.9),
     ("stream", "random_read_4k_cold_1_job", "ext4", 0.7),
     ("stream", "random_read_4k_cold_8_jobs", "ext4", 0.7),
     ("stream", "random_write_4k_fsync_at_end", "btrfs", 1.0),
+    *(("tree", phase, "btrfs", 0.6) for phase in UNTAR_PHASES),
+    *(("tree", phase, "passthrough_hp", 4.0) for phase in UNTAR_PHASES),
+    *(("tree", phase, "passthrough_hp", 2.0) for phase in ("find_stat_cold", "grep_cold", "cp_a", "rm_r")),
 )
 # The same for figures of which there must be at most so much: (suite, phase, unit's limit).
 LIMITS = (("fsync", "write_amplification", 1.05),)
+
+
+def less_is_better(unit):
+    return unit in LESS_IS_BETTER
+
+
+def shares_of_best(values, unit):
+    """{peer: its figure as a share of the best one}: 1 is the best, whatever the unit."""
+    if less_is_better(unit):
+        least = min(values.values(), default=0)
+        return {peer: least / value if value else 1.0 for peer, value in values.items()}
+    most = max(values.values(), default=0)
+    return {peer: value / most if most else 1.0 for peer, value in values.items()}
 
 
 def median_value(rounds, key="value"):
@@ -54,7 +77,7 @@ def ratios(subject_rounds, peer_rounds):
         if peer is None or not peer["value"] or not figure["value"]:
             continue
         ratio = figure["value"] / peer["value"]
-        found.append(1 / ratio if figure["unit"] in LESS_IS_BETTER else ratio)
+        found.append(1 / ratio if less_is_better(figure["unit"]) else ratio)
     return found
 
 

@@ -4,17 +4,23 @@ Each peer is made anew for every suite of every round, in a directory of its own
 as often as is needed, then remove(). missing() says why a peer cannot be measured here, or None.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 
-from places import BenchError, Daemon, program, run, unmount
+from places import BenchError, Daemon, has_io_uring, program, run, unmount
 
 SOURCES = Path(__file__).resolve().parent
-EXAMPLES = Path("/usr/share/doc/libfuse3-dev/examples")
-SUITES = ("fsync", "metadata", "stream")
+# What packaging/libfuse/build made, if it did: a newer libfuse than the system's, with io_uring, and its examples.
+LIBFUSE = SOURCES.parents[1] / "build" / "libfuse"
+EXAMPLES = (LIBFUSE / "examples", Path("/usr/share/doc/libfuse3-dev/examples"))
+SUITES = ("fsync", "metadata", "stream", "tree")
+EXAMPLES_FOUND = ("UTIMENSAT", "FALLOCATE", "POSIX_FALLOCATE", "COPY_FILE_RANGE", "SETXATTR", "SYS_XATTR_H")
+IO_URING = "io_uring"
+CLASSIC = "/dev/fuse"
 
 
 class Bench:
@@ -45,6 +51,13 @@ class Bench:
         return found or compiled(self.directory, name)
 
 
+def fuse_flags():
+    """The compiler's flags for the libfuse that tarnfs is built with: its own one where that was made."""
+    paths = [str(LIBFUSE / "lib" / "pkgconfig"), os.environ.get("PKG_CONFIG_PATH", "")]
+    environment = dict(os.environ, PKG_CONFIG_PATH=os.pathsep.join(filter(None, paths)))
+    return run("pkg-config", "--cflags", "--libs", "fuse3", environment=environment).split()
+
+
 def compiled(directory, name):
     """Compiles a program of this directory where no build has it; raises BenchError when that fails."""
     target = directory / name
@@ -55,8 +68,8 @@ def compiled(directory, name):
     if name == "tarnfs_bench_load":
         run(compiler, *flags, *sorted(SOURCES.glob("load*.cpp")), "-o", target)
     else:
-        libraries = run("pkg-config", "--cflags", "--libs", "fuse3").split()
-        run(compiler, *flags, SOURCES / f"{name.removeprefix('tarnfs_bench_')}.cpp", "-o", target, *libraries)
+        source = SOURCES / f"{name.removeprefix('tarnfs_bench_')}.cpp"
+        run(compiler, *flags, source, "-o", target, *fuse_flags())
     return str(target)
 
 
@@ -65,6 +78,7 @@ class Peer:
 
     suites = SUITES
     can_remount = True
+    keeps_data = True
 
     def __init__(self, name, bench):
         self.name = name
@@ -73,11 +87,13 @@ class Peer:
         self.mountpoint = self.directory / "mount"
         self.image = self.directory / "image"
         self.daemon = None
+        self.transport = None
 
     def missing(self):
         return None
 
     def create(self):
+        self.transport = None
         self.directory.mkdir()
         self.mountpoint.mkdir()
         self.make()
@@ -101,6 +117,16 @@ class Peer:
     def written_bytes(self):
         """How much has been written to the image since the mount, or None where that is not known."""
         return None
+
+    def note_transport(self):
+        """Once it has answered requests: a FUSE daemon starts its rings only after the mount."""
+        if self.transport is None:
+            self.transport = self.find_transport()
+
+    def find_transport(self):
+        if self.daemon is None:
+            return "none"
+        return IO_URING if has_io_uring(self.daemon.process.pid) else CLASSIC
 
     def start(self, command, ready=""):
         self.daemon = Daemon(self.name, command, self.mountpoint, self.directory / "log", ready)
@@ -128,6 +154,7 @@ class Tarnfs(Peer):
         try:
             self.program("tarnfs")
             self.program("mkfs.tarnfs")
+            self.program("tarn")
         except BenchError as error:
             return str(error)
         return None
@@ -139,6 +166,10 @@ class Tarnfs(Peer):
     def mount(self, *more_options):
         options = ",".join(option for option in (self.options, *more_options) if option)
         self.start([self.program("tarnfs"), "-f", *(["-o", options] if options else []), self.image, self.mountpoint])
+
+    def find_transport(self):
+        status = json.loads(run(self.program("tarn"), "status", "--json", self.mountpoint))
+        return IO_URING if status.get("transport") == IO_URING else CLASSIC
 
     def written_bytes(self):
         lines = Path(f"/proc/{self.daemon.process.pid}/io").read_text().splitlines()
@@ -234,6 +265,9 @@ class Loop(Peer):
             self.mounted = False
         super().remove()
 
+    def find_transport(self):
+        return "in the kernel"
+
     def sectors_written(self):
         return int(Path(f"/sys/block/{Path(self.device).name}/stat").read_text().split()[6])
 
@@ -257,6 +291,7 @@ class NullFuse(Peer):
 
     suites = ("metadata", "stream")
     can_remount = False
+    keeps_data = False
 
     def missing(self):
         try:
@@ -272,7 +307,8 @@ class NullFuse(Peer):
 
 class Passthrough(Peer):
     """libfuse's example on a directory of the file system below. Its program or its source is looked for where
-    TARNFS_BENCH_PASSTHROUGH says, then its source among the examples of libfuse3-dev."""
+    TARNFS_BENCH_PASSTHROUGH says, then its source among the examples that packaging/libfuse/build kept, then among
+    those of libfuse3-dev."""
 
     def places(self):
         return [Path(p) for p in os.environ.get("TARNFS_BENCH_PASSTHROUGH", "").split(os.pathsep) if p]
@@ -281,7 +317,7 @@ class Passthrough(Peer):
         return next((p / self.name for p in self.places() if os.access(p / self.name, os.X_OK)), None)
 
     def source(self):
-        for place in [*self.places(), EXAMPLES]:
+        for place in [*self.places(), *EXAMPLES]:
             for suffix in ("c", "cc"):
                 if (place / f"{self.name}.{suffix}").exists():
                     return place / f"{self.name}.{suffix}"
@@ -289,7 +325,8 @@ class Passthrough(Peer):
 
     def missing(self):
         if self.source() is None and self.built_elsewhere() is None:
-            return f"no source of {self.name} in {EXAMPLES}; TARNFS_BENCH_PASSTHROUGH can name a directory that has it"
+            looked = " or ".join(str(place) for place in EXAMPLES)
+            return f"no source of {self.name} in {looked}; TARNFS_BENCH_PASSTHROUGH can name a directory that has it"
         try:
             self.binary()
         except BenchError as error:
@@ -302,13 +339,14 @@ class Passthrough(Peer):
             source = self.source()
             plain_c = source.suffix == ".c"
             compiler = os.environ.get("CC", "cc") if plain_c else os.environ.get("CXX", "c++")
-            libraries = run("pkg-config", "--cflags", "--libs", "fuse3").split()
             # passthrough_hp counts on an option parser that includes <iostream>; newer ones do not.
             language = ["-std=gnu11"] if plain_c else ["-std=c++20", "-include", "iostream"]
-            # The examples include config.h of libfuse's own build.
-            (self.bench.directory / "config.h").write_text("#define HAVE_UTIMENSAT 1\n#define HAVE_POSIX_FALLOCATE 1\n")
+            # What libfuse's own build would find; older examples include it, newer ones count on the command line.
+            found = self.bench.directory / "config.h"
+            found.write_text("#pragma once\n" + "".join(f"#define HAVE_{name} 1\n" for name in EXAMPLES_FOUND))
+            language += ["-include", found]
             command = [compiler, "-w", "-O2", "-pthread", *language, "-D_GNU_SOURCE", f"-I{self.bench.directory}"]
-            run(*command, f"-I{source.parent}", source, "-o", target, *libraries)
+            run(*command, f"-I{source.parent}", source, "-o", target, *fuse_flags())
         return target
 
     def make(self):

@@ -8,6 +8,8 @@ they are mounted. The process outside waits for it and removes the directory wit
 import ctypes
 import json
 import os
+import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -20,18 +22,25 @@ PATIENCE_SECONDS = 120
 COMMAND_SHOWN = 100  # characters of it in a message
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 INSIDE = "TARNFS_BENCH_INSIDE"
+# In memory, of this run alone, and gone with its namespaces.
+SCRATCH = Path("/run/tarnfs-bench")
 
 
 class BenchError(Exception):
     """What failed, in one line."""
 
 
-def run(*command, seconds=600):
-    """Runs a command to its end and returns its standard output."""
+def run(*command, seconds=600, codes=(0,), environment=None):
+    """Runs a command to its end and returns its standard output. `codes` are the exit codes that are no failure."""
     words = [str(word) for word in command]
     try:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
     except OSError as error:
         raise BenchError(f"{words[0]}: {error.strerror}") from None
@@ -42,10 +51,11 @@ def run(*command, seconds=600):
         # is the peer's removal: nobody waits for it here.
         process.kill()
         raise BenchError(f"{Path(words[0]).name}: no end after {seconds} s") from None
-    if process.returncode != 0:
+    if process.returncode not in codes:
         said = (errors.strip() or output.strip()).splitlines()
-        # A compiler's reason stands before its last words.
-        reason = next((line for line in said if " error: " in line), said[-1] if said else "it said nothing")
+        # A compiler's and tar's reason stands before their last words.
+        told = [line for line in said if " error: " in line or ": Cannot " in line]
+        reason = (told[:1] or said[-1:] or ["it said nothing"])[0]
         command = " ".join([Path(words[0]).name, *words[1:]])
         short = command if len(command) <= COMMAND_SHOWN else command[:COMMAND_SHOWN] + "..."
         raise BenchError(f"{short}: exit code {process.returncode}: {reason}")
@@ -59,6 +69,29 @@ def poll(condition, what, seconds=PATIENCE_SECONDS):
             raise BenchError(f"waited {seconds} s in vain for {what}")
         time.sleep(0.002)
     return value
+
+
+def wait_for_end(process, seconds):
+    """Popen.wait() with a timeout looks only every 50 ms, which would count as the file system's time. Raises
+    subprocess.TimeoutExpired."""
+    if process.poll() is None:
+        handle = os.pidfd_open(process.pid)
+        try:
+            select.select([handle], [], [], seconds)
+        finally:
+            os.close(handle)
+    return process.wait(0.001)
+
+
+def has_io_uring(process):
+    """Whether that process has rings open."""
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            if "[io_uring]" in os.readlink(descriptor):
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def is_mounted(directory):
@@ -126,7 +159,7 @@ class Daemon:
     def unmount(self):
         try:
             unmount(self.mountpoint)
-            code = self.process.wait(PATIENCE_SECONDS)
+            code = wait_for_end(self.process, PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise BenchError(f"{self.name} does not end after its unmount: {self.last_words()}") from None
@@ -204,6 +237,20 @@ def places_inside():
     return {Path(where): Path(path) for where, path in json.loads(given).items()}
 
 
+def raise_open_files():
+    """Lets this process and its children have as many files open as they may, and returns how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Root may go beyond the hard limit only with the capability for it.
+    for most in (max(hard, int(Path("/proc/sys/fs/nr_open").read_text())), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return most
+        except (OSError, ValueError):
+            continue
+    return soft
+
+
 def prepare_inside():
     """Control sockets of other daemons on this machine are not to be seen, and ours not by others."""
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    SCRATCH.mkdir()

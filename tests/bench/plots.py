@@ -1,6 +1,9 @@
-"""Bars as SVG: a group for each phase, a bar for each peer, as long as its share of the best figure of that phase."""
+"""Bars as SVG: a group for each phase, a bar for each peer. The longest bar is the best figure of its phase, be it the
+highest rate or the shortest time; the others are as long as their share of it."""
 
 from xml.sax.saxutils import escape
+
+import figures
 
 COLOURS = {"tarnfs": "#0b6e8f", "tarnfs-mirror": "#5fb0c9", "ext4": "#8a8a8a", "btrfs": "#b3b3b3", "xfs": "#6b6b6b"}
 OTHER_COLOURS = ("#c98b3b", "#a3b86c", "#b0709a", "#7a86c2", "#c7b53d", "#7fb3a0", "#bb6a5a", "#9c8570")
@@ -50,11 +53,11 @@ def bars(title, phases, peers):
     body += legend_parts
     for phase, row in phases.items():
         values = {peer: row["medians"][peer] for peer in shown if row["medians"].get(peer) is not None}
-        most = max(values.values(), default=0) or 1
+        shares = figures.shares_of_best(values, row["unit"])
         y += GROUP_GAP
         body.append(text(LABEL_WIDTH - 8, y + BAR_HEIGHT * len(values) / 2 + 4, phase, anchor="end"))
         for peer, value in values.items():
-            length = round(max(1.0, BARS_WIDTH * value / most), 1)
+            length = round(max(1.0, BARS_WIDTH * shares[peer]), 1)
             body.append(
                 f'<rect x="{LABEL_WIDTH}" y="{y}" width="{length}" height="{BAR_HEIGHT - 2}" fill="{colours[peer]}"/>'
             )

@@ -10,11 +10,12 @@ SUITE_TITLES = {
     "fsync": "Durability: small changes, each made durable before the next",
     "metadata": "Metadata",
     "stream": "Streams and random access",
+    "tree": "A source tree",
 }
 METHOD = (
     "Peers run in turn, each round in another order, and each on an image made anew. A figure is the median over the "
     "rounds. A ratio is that of two figures of one round, as median over the rounds with the least and the most in "
-    "brackets; above 1 tarnfs is better, whatever the unit."
+    "brackets; above 1 tarnfs is better, whatever the unit. In the plots the longest bar is the best."
 )
 DIRECT_METHOD = (
     "On a disk, loop devices have direct I/O on, so that the writes and flushes of the kernel's file systems reach the "
@@ -26,9 +27,18 @@ SETTLED_METHOD = (
 )
 
 
+UNTAR_METHOD = (
+    "untar is tar alone, untar_sync adds `sync -f`, and untar_unmount adds the unmount until the daemon has ended. "
+    "Linux passes `sync -f` on to file systems of its own and not to those in user space: only with untar_unmount is "
+    "everything in everybody's image."
+)
+
+
 def number(value):
     if value is None:
         return "–"
+    if value < 1:
+        return f"{value:.3f}"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -43,9 +53,26 @@ def table(head, rows):
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def suite_lines(suite, phases, peers):
+def transport_lines(transports):
+    """`transports`: {peer: [each transport that it had]}."""
+    if not transports:
+        return []
+    had = {peer: " and ".join(names) for peer, names in transports.items()}
+    lines = ["Transports: " + ", ".join(f"{peer} {names}" for peer, names in had.items()) + ".", ""]
+    ceiling = had.get(figures.CEILING)
+    subject = had.get(figures.SUBJECT)
+    if ceiling and subject and ceiling != subject:
+        lines += [f"**{figures.SUBJECT} and {figures.CEILING} had different transports: do not compare them.**", ""]
+    return lines
+
+
+def suite_lines(suite, phases, peers, transports):
     measured = [peer for peer in peers if any(row["medians"][peer] is not None for row in phases.values())]
-    lines = [f"## {SUITE_TITLES[suite]}", "", f"![{suite}]({suite}.svg)", "", "Medians:", ""]
+    lines = [f"## {SUITE_TITLES[suite]}", "", f"![{suite}]({suite}.svg)", ""]
+    lines += transport_lines(transports)
+    if suite == "tree":
+        lines += [UNTAR_METHOD, ""]
+    lines += ["Medians:", ""]
     lines += table(
         ["phase", "unit", *measured],
         [[phase, row["unit"], *(number(row["medians"][peer]) for peer in measured)] for phase, row in phases.items()],
@@ -109,7 +136,7 @@ def markdown(record, summary):
         ]
         lines += ["## Goals", "", *table(["phase", "figure", "goal", "measured", "met"], rows)]
     for suite, phases in summary.items():
-        lines += suite_lines(suite, phases, record["peers"])
+        lines += suite_lines(suite, phases, record["peers"], record["transports"].get(suite, {}))
     return "\n".join(lines).rstrip() + "\n"
 
 

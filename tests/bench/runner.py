@@ -56,8 +56,8 @@ def parse(words):
         prog="tests/bench/run",
         description="Measures tarnfs and its peers in turn and writes medians and ratios as Markdown, JSON and SVG.",
         epilog="Needs root. TARNFS_BIN is the directory with the programs to measure, else build/release, else PATH. "
-        "TARNFS_BENCH_PASSTHROUGH names directories with passthrough_hp, built or as source, where libfuse3-dev "
-        "has none.",
+        "TARNFS_BENCH_PASSTHROUGH names directories with passthrough_hp, built or as source, where neither "
+        "packaging/libfuse/build nor libfuse3-dev has left one.",
     )
     known = ",".join(all_peers.CLASSES)
     quick = ",".join(QUICK_PEERS)
@@ -71,7 +71,8 @@ def parse(words):
     add("--quick", action="store_true", help="2 s for each timed phase, fewer files, and three peers unless named")
     add("--tiny", action="store_true", help="shows that everything works; its figures mean nothing")
     add("--sparse", action="store_true", help="do not write the images of the fsync suite before their use")
-    add("--files", type=int, metavar="N", help="of the metadata suite")
+    files = "of the metadata suite; default 40000, or fewer where a passthrough peer could not have so many files open"
+    add("--files", type=int, metavar="N", help=files)
     add("--threads", type=int, default=2, metavar="N", help="of the metadata suite; default 2")
     arguments = parser.parse_args(words)
     arguments.suites = all_peers.SUITES if arguments.suite == "all" else (arguments.suite,)
@@ -88,13 +89,17 @@ def parse(words):
     return arguments
 
 
-def sizes_of(arguments):
+def sizes_of(arguments, open_files_max):
+    """The same for all peers of a run, so that each of them can do it."""
     if arguments.tiny:
-        sizes = suites.Sizes(milliseconds=100, files=400, sync_file_mib=4, stream_mib=32)
+        sizes = suites.Sizes(milliseconds=100, files=400, sync_file_mib=4, stream_mib=32, tree_files=300)
     elif arguments.quick:
-        sizes = suites.Sizes(milliseconds=2000, files=20000)
+        sizes = suites.Sizes(milliseconds=2000, files=20000, tree_files=4000)
     else:
         sizes = suites.Sizes()
+    if any(issubclass(all_peers.CLASSES[name], all_peers.Passthrough) for name in arguments.names):
+        # They hold a file open for each name that the kernel knows.
+        sizes.files = min(sizes.files, open_files_max * 9 // 10)
     sizes.files = arguments.files or sizes.files
     sizes.threads = arguments.threads
     return sizes
@@ -147,7 +152,7 @@ class Session:
 
     def __init__(self, arguments, directories):
         self.arguments = arguments
-        self.sizes = sizes_of(arguments)
+        self.sizes = sizes_of(arguments, places.raise_open_files())
         self.binaries = binaries_to_measure()
         self.directories = directories
         self.record = {
@@ -158,6 +163,7 @@ class Session:
             "places": {},
             "sizes": vars(self.sizes),
             "skipped": {},
+            "transports": {},
             "failed": [],
             "load_averages": [],
             "results": {},
@@ -211,10 +217,13 @@ class Session:
         begun = time.monotonic()
         average = os.getloadavg()[0]
         results = self.record["results"].setdefault(suite, {})
+        transports = self.record["transports"].setdefault(suite, {})
         try:
             for figure in suites.measure(suite, peer, load, self.sizes):
                 phase = figure.pop("phase")
                 results.setdefault(phase, {}).setdefault(peer.name, {})[number] = figure
+                if peer.transport not in transports.setdefault(peer.name, []):
+                    transports[peer.name].append(peer.transport)
         except BenchError as error:
             self.record["failed"].append({"suite": suite, "round": number, "peer": peer.name, "reason": str(error)})
             say(f"failed: {error}")

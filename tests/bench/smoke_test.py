@@ -14,8 +14,9 @@ RUN = Path(__file__).resolve().with_name("run")
 SKIPPED = 77
 PHASES = {
     "fsync": ("overwrite_4k_fdatasync_1_job", "create_write_4k_fsync_8_jobs", "sqlite_rollback", "sqlite_wal"),
-    "metadata": ("create_empty", "stat_first", "readdir_names", "rename", "create_write_fsync"),
+    "metadata": ("create_empty", "stat_first", "readdir_names", "rename", "sqlite_rollback", "sqlite_wal"),
     "stream": ("write_fsync", "read_cold", "random_read_4k_cold_8_jobs", "random_write_4k_fsync_at_end"),
+    "tree": ("untar", "untar_sync", "untar_unmount", "find_stat_cold", "grep_cold", "cp_a", "rm_r"),
 }
 
 
@@ -28,11 +29,14 @@ class Smoke(unittest.TestCase):
             words = [RUN, "--tiny", "--rounds", "1", "--peers", "tarnfs,nullfs", "--on", images, "--output", output]
             result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
             self.assertEqual(result.returncode, 0, result.stderr)
-            results = json.loads((output / "results.json").read_text())["results"]
+            record = json.loads((output / "results.json").read_text())
+            results = record["results"]
             for suite, phases in PHASES.items():
                 for phase in phases:
                     self.assertGreater(results[suite][phase]["tarnfs"]["0"]["value"], 0, phase)
                 self.assertTrue((output / f"{suite}.svg").exists())
+                self.assertIn(record["transports"][suite]["tarnfs"], (["io_uring"], ["/dev/fuse"]))
+            self.assertNotIn("nullfs", results["metadata"]["sqlite_wal"])
             self.assertIn("skipped: nullfs in fsync", (output / "results.md").read_text())
             self.assertEqual(list(images.iterdir()), [])
         self.assertNotIn(directory, Path("/proc/self/mountinfo").read_text())
