@@ -21,7 +21,7 @@ set_tests_properties(crash_simulation_ci_test PROPERTIES
 function(tarnfs_planted_crash_test name definition source)
   add_executable(${name} unit/crash_simulation_test.cpp ${PROJECT_SOURCE_DIR}/${source})
   target_compile_definitions(${name} PRIVATE ${definition})
-  target_link_libraries(${name} PRIVATE tarnfs_test_crash doctest::doctest fmt::fmt Threads::Threads)
+  target_link_libraries(${name} PRIVATE tarnfs_test_crash tarnfs_doctest_main doctest::doctest fmt::fmt Threads::Threads)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES
     LABELS crash TIMEOUT 120 ENVIRONMENT "TARNFS_CRASH_EXPECT_VIOLATION=1")

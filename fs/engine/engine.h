@@ -231,6 +231,7 @@ class Engine final : public Volume {
   struct ReadPlan;
   Result<ReadPlan> plan_read(Operation& op, InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out);
   Status read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
+  Status read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
   void touch_accessed(InodeNumber number);
   Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data)
       TARNFS_REQUIRES(inode.mutex);
@@ -327,7 +328,7 @@ class Engine final : public Volume {
   Superblock superblock_;  // a mirror's: changed with the gate closed and under root_mutex_; constant otherwise
   Clock& clock_;
   BlockCache cache_;
-  WaitEstimate block_loads_;
+  WaitEstimate block_loads_;  // of one block or a few
   InodeCache inodes_;
   LookupCounts lookups_;
   PinTable pins_;

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kCopyChunkBytes = 1U << 20;
 constexpr unsigned kReadAttemptsMax = 64;
+constexpr std::size_t kBlocksOfShortRead = 4;
 constexpr std::int64_t kSecondsPerDay = 86400;
 
 std::uint64_t pages_for(std::uint64_t size_bytes) {
@@ -91,6 +92,16 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
 
 // Reads the plan's blocks, neighbours in one request, and verifies each.
 Status Engine::read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out) {
+  if (plan.blocks.empty()) return {};
+  if (NoWaitScope::is_active() && !block_loads_.is_short()) return Error(ErrorCode::kWouldWait);
+  const std::uint64_t began_ns = clock_.monotonic_ns();
+  const Status status = read_and_verify(plan, offset_bytes, out);
+  // A long read takes long wherever it is done.
+  if (plan.blocks.size() <= kBlocksOfShortRead) block_loads_.note(clock_.monotonic_ns() - began_ns);
+  return status;
+}
+
+Status Engine::read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out) {
   const std::uint64_t size_blocks = size_blocks_.load();
   const auto direct = [&](const ReadPlan::Block& block) {
     const std::uint64_t start = block.page_index * kBlockSize;
@@ -135,7 +146,8 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
   for (unsigned attempt = 0;; ++attempt) {
     TARNFS_ASSIGN(ReadPlan plan,
                   run(Intent::kRead, 0, [&](Operation& op) { return plan_read(op, number, offset_bytes, out); }));
-    const Status status = plan.blocks.empty() ? Status() : read_blocks(plan, offset_bytes, out);
+    const Status status = read_blocks(plan, offset_bytes, out);
+    if (!status.ok() && status.error().code() == ErrorCode::kWouldWait) return status.error();
     if (status.ok()) {
       if (plan.accessed_is_old && options_.access_times && !read_only()) touch_accessed(number);
       return plan.length_bytes;

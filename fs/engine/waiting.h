@@ -17,12 +17,14 @@ namespace tarnfs {
 
 class NoWaitScope {
  public:
+  friend class WaitScope;
+
   NoWaitScope() : outer_(std::exchange(innermost, this)) {}
   ~NoWaitScope() { innermost = outer_; }
   NoWaitScope(const NoWaitScope&) = delete;
   NoWaitScope& operator=(const NoWaitScope&) = delete;
 
-  // Whether this thread is inside of one.
+  // Whether this thread is inside of one, and may not wait.
   static bool is_active() { return innermost != nullptr; }
   // The request of the innermost scope is not answered here.
   static void put_off() {
@@ -35,6 +37,18 @@ class NoWaitScope {
 
   NoWaitScope* const outer_;
   bool is_put_off_ = false;
+};
+
+// What must be done to its end: inside it the thread may wait again.
+class WaitScope {
+ public:
+  WaitScope() : outer_(std::exchange(NoWaitScope::innermost, nullptr)) {}
+  ~WaitScope() { NoWaitScope::innermost = outer_; }
+  WaitScope(const WaitScope&) = delete;
+  WaitScope& operator=(const WaitScope&) = delete;
+
+ private:
+  NoWaitScope* const outer_;
 };
 
 }  // namespace tarnfs

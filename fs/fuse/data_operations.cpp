@@ -48,9 +48,12 @@ void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off
 }
 
 void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
-  FrontEnd& front_end = front_end_of(request);
-  WaitEstimate& estimate = size <= kSmallMaxBytes ? front_end.small_reads : front_end.large_reads;
-  may_wait(request, estimate, [=] { read_and_answer(request, inode, size, offset); });
+  const auto answer = [=] { read_and_answer(request, inode, size, offset); };
+  if (size <= kSmallMaxBytes) {
+    answer_here_or_elsewhere(request, answer);
+  } else {
+    may_wait(request, front_end_of(request).large_reads, answer);
+  }
 }
 
 // The data as memory: where it already is, or copied out of a pipe.
@@ -150,6 +153,19 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
   fuse_reply_write(request, *copied);
 }
 
+// A small file is copied before another thread would be awake.
+void place_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, fuse_file_info* from_file, fuse_ino_t to,
+                off_t to_offset, fuse_file_info* to_file, std::size_t length, int flags) {
+  bool small = false;
+  {
+    const NoWaitScope scope;
+    const auto source = file_system_of(request).attributes(inode_of(from));
+    small = source.ok() && source->size_bytes <= kSmallMaxBytes;
+  }
+  const auto answer = small ? answered_here<answer_copy_file_range>() : answered_elsewhere<answer_copy_file_range>();
+  answer(request, from, from_offset, from_file, to, to_offset, to_file, length, flags);
+}
+
 }  // namespace
 
 void add_data_operations(fuse_lowlevel_ops& operations) {
@@ -161,7 +177,7 @@ void add_data_operations(fuse_lowlevel_ops& operations) {
   operations.fsync = answer_fsync;
   operations.fallocate = answered_elsewhere<answer_fallocate>();
   operations.lseek = answered_here<answer_lseek>();
-  operations.copy_file_range = answered_elsewhere<answer_copy_file_range>();
+  operations.copy_file_range = place_copy;
 }
 
 }  // namespace tarnfs

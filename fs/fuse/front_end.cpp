@@ -135,6 +135,8 @@ void reply_entry(fuse_req_t request, const Result<Attributes>& attributes) {
 void drop_privileges_after(fuse_req_t request, InodeNumber inode) {
   FrontEnd& front_end = front_end_of(request);
   if (!front_end.drops_privileges || fuse_req_ctx(request)->uid == 0) return;
+  // The content has changed already: this is not put off.
+  const WaitScope scope;
   const auto before = front_end.file_system.attributes(inode);
   if (!before.ok() || (before->mode & (S_ISUID | S_ISGID)) == 0) return;
   AttributeChanges changes;

@@ -35,7 +35,6 @@ struct FrontEnd {
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
   bool drops_privileges = false;
   DeviceConnection connection;
-  WaitEstimate small_reads;
   WaitEstimate large_reads;
   WaitEstimate large_writes;
   WaitEstimate fsyncs;

@@ -135,6 +135,12 @@ void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode
     answer_tmpfile(request, parent, mode, file);
     return;
   }
+  if (front_end_of(request).open_is_silent) {
+    // From now on the kernel sends MKNOD and opens by itself: a file that came by CREATE costs a RELEASE when it is
+    // closed.
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
   if (refuse_long_name(request, name)) return;
   reply_new_file(request, file_system_of(request).make_node(inode_of(parent), name, new_file(request, mode)), file);
 }

@@ -198,6 +198,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     wait_while_held();
     TARNFS_ASSERT(reinterpret_cast<std::uintptr_t>(out.data()) % kBlockSize == 0);
@@ -366,9 +367,14 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   Status answers_here() {
-    if (!put_off_ || !NoWaitScope::is_active()) return {};
+    if (!NoWaitScope::is_active() || !(put_off_ || is_held())) return {};
     ++put_off_count_;
     return Error(ErrorCode::kWouldWait);
+  }
+
+  bool is_held() {
+    MutexLock lock(mutex_);
+    return held_;
   }
 
   void wait_while_held() TARNFS_REQUIRES(mutex_) {

@@ -1,5 +1,4 @@
 // Access times as relatime has them, and none with noatime.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "tests/support/test_volume.h"

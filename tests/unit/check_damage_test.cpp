@@ -1,6 +1,5 @@
 // The checker on random damage: it always ends, and with a report. Half of the volumes have checksums that fit the
 // damaged bytes, so that the damage reaches everything that reads them.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <random>

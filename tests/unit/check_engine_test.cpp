@@ -1,5 +1,4 @@
 // The checker and the engine agree on the format: whatever the engine commits is clean.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

@@ -1,5 +1,4 @@
 // The offsets that FORMAT.md states are those of the structs.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstring>

@@ -1,5 +1,4 @@
 // The checker on directories, links, orphans and attributes: every planted damage is found as exactly what it is.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

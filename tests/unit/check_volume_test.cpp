@@ -1,6 +1,5 @@
 // The checker on blocks, trees, inodes, the free map and the root: a whole volume is clean, and every planted damage is
 // found as exactly what it is.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "fs/check/checker.h"

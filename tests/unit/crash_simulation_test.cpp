@@ -5,7 +5,6 @@
 // TARNFS_TEST_SEED             the seed of what is random (default: another one each time)
 // TARNFS_CRASH_REPLAY          "seed:workload:state", as a violation prints it: runs that state alone
 // TARNFS_CRASH_EXPECT_VIOLATION  a bug was planted: passes only when it is found within 2,000 states
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <chrono>

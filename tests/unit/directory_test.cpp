@@ -1,5 +1,4 @@
 // The directory tree: against a model, with equal hashes, with pages that are not there yet, and with damaged pages.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fs/tree/directory.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,4 @@
 // What fsync promised is there after a crash, without a consistency point.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

@@ -1,6 +1,5 @@
 // A long random run of operations against a model in memory, with remounts and crashes: the volume holds just what the
 // model holds, and after a crash what the model held at the last consistency point.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

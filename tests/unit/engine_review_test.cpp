@@ -1,6 +1,5 @@
 // Corners of the engine: blocks reused under a reader, space that changes need beyond what they ask for, errors after
 // the change, damaged nodes, a mirror's view between two states.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <linux/fs.h>
 #include <sys/stat.h>

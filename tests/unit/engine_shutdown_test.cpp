@@ -1,5 +1,4 @@
 // FS_IOC_SHUTDOWN: the volume stops as after a power cut, and keeps what fsync promised.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

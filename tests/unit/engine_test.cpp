@@ -1,5 +1,4 @@
 // The engine's operations, what a consistency point keeps of them, and what a full or failing device leaves.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

@@ -1,5 +1,4 @@
 // Inside a NoWaitScope an operation that would wait changes nothing and says so.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "fs/engine/waiting.h"

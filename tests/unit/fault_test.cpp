@@ -1,7 +1,6 @@
 // A standard workload on a disk that fails at the N-th call, for every N until none is hit: no crash, no hang, no false
 // success. What a persistence call acknowledged is there when the image is opened on a healthy disk, the state is
 // legal, the checker finds nothing, and after a failed write or flush nothing is acknowledged any more.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

@@ -1,5 +1,4 @@
 // The fixed structures on disk: what is written is read back, and damage or a newer format is told.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "common/format.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,4 @@
 // Mounts a file system in memory for real and makes the system calls. Skipped where there is no /dev/fuse to open.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <linux/fs.h>

@@ -1,5 +1,4 @@
 // The journal's ring: batches come back as they were written, and only whole ones.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstring>

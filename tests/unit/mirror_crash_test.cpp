@@ -1,5 +1,4 @@
 // A loss of power at every write of the mirror: it comes back at the old or at the new root, never between.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "tests/support/image_driver.h"

@@ -1,5 +1,4 @@
 // The mirror's image: what a primary sends is published whole or not at all, and nothing wrong is let in.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "tests/support/image_driver.h"

@@ -1,5 +1,4 @@
 // The real sender against the real receiver over a network in memory, with all that can happen to it.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -1,5 +1,4 @@
 // The bytes between primary and mirror: what is encoded is decoded again, and nothing else is.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstring>

@@ -1,5 +1,4 @@
 // The same over real ZeroMQ on this machine's loopback.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <optional>

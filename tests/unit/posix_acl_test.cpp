@@ -1,5 +1,4 @@
 // Access control lists: which values are valid, and how ACLs and modes follow each other, as tables.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fs/engine/posix_acl.h"
 
 #include <doctest/doctest.h>

@@ -2,7 +2,6 @@
 //
 // A writer keeps two files in step (first A, then B, each holding the same counter), so every state at one moment has
 // B = A or B = A - 1. Readers of the mirror check that in every state that they can see while it moves.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 

@@ -1,5 +1,4 @@
 // Sets of extended attributes: limits, modes, the bytes, and damage in them.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fs/engine/xattr_set.h"
 
 #include <doctest/doctest.h>
