@@ -1,4 +1,5 @@
 tarnfs_unit_test(fuse_errno_test LINKS fs/fuse)
+tarnfs_unit_test(ring_thread_test LINKS fs/fuse)
 tarnfs_unit_test(fuse_mount_test LINKS fs/fuse)
 # The same over io_uring, where the library and the kernel have it; else it says why and skips.
 add_test(NAME fuse_mount_io_uring_test COMMAND fuse_mount_test)

@@ -95,7 +95,7 @@ Status Engine::read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std
   if (plan.blocks.empty()) return {};
   if (NoWaitScope::is_active() && !block_loads_.is_short()) return Error(ErrorCode::kWouldWait);
   const std::uint64_t began_ns = clock_.monotonic_ns();
-  const Status status = read_and_verify(plan, offset_bytes, out);
+  Status status = read_and_verify(plan, offset_bytes, out);
   // A long read takes long wherever it is done.
   if (plan.blocks.size() <= kBlocksOfShortRead) block_loads_.note(clock_.monotonic_ns() - began_ns);
   return status;

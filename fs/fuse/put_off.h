@@ -19,6 +19,7 @@
 
 #include "fs/engine/waiting.h"
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/ring_thread.h"
 #include "fs/fuse/transport.h"
 
 namespace tarnfs {
@@ -52,6 +53,7 @@ class KeptArgument<Pointee*> {
 template <class Answer>
 void answer_here_or_elsewhere(fuse_req_t request, const Answer& answer) {
   if (is_over_io_uring(request)) {
+    RingThread::note_request();
     const NoWaitScope scope;
     answer();
     if (!scope.is_put_off() || run_elsewhere(request, answer)) return;
@@ -69,6 +71,7 @@ struct HandlerPlace<kHandler> {
       kHandler(request, arguments...);
       return;
     }
+    RingThread::note_request();
     {
       const NoWaitScope scope;
       kHandler(request, arguments...);
