@@ -18,6 +18,7 @@ constexpr std::uint64_t kLookEveryNs = 5'000'000;
 // A client that thinks for longer between two requests gains little. What this thread waits beyond that is somebody
 // else's who wants the processor: it may be one part in kExcessShare of the time, and this much at once.
 constexpr std::uint64_t kWaitPerRequestMaxNs = 100'000;
+constexpr std::uint64_t kSeldomNs = 1'000'000;  // from one request to the next
 constexpr std::uint64_t kExcessMaxNs = 30'000'000;
 constexpr std::uint64_t kExcessShare = 20;
 constexpr std::uint64_t kPauseMinNs = 250'000'000;
@@ -62,6 +63,8 @@ RingThreadPolicy::Policy RingThreadPolicy::decide(std::uint64_t now_ns, std::uin
     own_until_ns_ = now_ns + pause_ns_;
     changed_at_ns_ = now_ns;
     policy_ = Policy::kOwn;
+  } else if (policy_ == Policy::kYielding && elapsed > answered * kSeldomNs) {
+    policy_ = Policy::kOwn;
   } else if (policy_ == Policy::kOwn && now_ns >= own_until_ns_ && often) {
     changed_at_ns_ = now_ns;
     excess_ns_ = 0;
@@ -76,15 +79,27 @@ RingThread::~RingThread() {
   if (statistics_ >= 0) ::close(statistics_);
 }
 
-void RingThread::note_request() {
+RingThread& RingThread::of_caller() {
   thread_local RingThread thread;
+  return thread;
+}
+
+void RingThread::note_request() {
+  RingThread& thread = of_caller();
   if (thread.statistics_ < 0) return;
   ++thread.requests_;
   const std::uint64_t now_ns = system_clock().monotonic_ns();
-  if (thread.requests_ % kLookEveryRequests == 0 || now_ns - thread.looked_at_ns_ >= kLookEveryNs) thread.note(now_ns);
+  if (thread.requests_ % kLookEveryRequests == 0 || now_ns - thread.looked_at_ns_ >= kLookEveryNs) thread.look(now_ns);
 }
 
-void RingThread::note(std::uint64_t now_ns) {
+void RingThread::note_handed_over() {
+  RingThread& thread = of_caller();
+  if (thread.statistics_ < 0) return;
+  const std::uint64_t now_ns = system_clock().monotonic_ns();
+  if (now_ns - thread.looked_at_ns_ >= kLookEveryNs) thread.look(now_ns);
+}
+
+void RingThread::look(std::uint64_t now_ns) {
   looked_at_ns_ = now_ns;
   const auto waited = waited_ns();
   if (waited) set(decision_.decide(now_ns, *waited, requests_));

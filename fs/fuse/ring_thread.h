@@ -4,8 +4,8 @@
 // So the scheduler sends the client to an idle one, and waking that takes longer than all the rest of a request: 20 to
 // 30 of some 40 microseconds on a virtual machine. A processor that only runs threads of the policy SCHED_IDLE counts
 // as idle: the client stays where it is and takes over at once. Such a thread in turn gets next to nothing of a
-// processor that others want. So a ring's thread has that policy as long as it is wanted often and never had to wait
-// long for its processor.
+// processor that others want. So a ring's thread has that policy as long as it answers often by itself and does not
+// have to wait for others than its clients.
 //
 // Invariants:
 //   1. A thread whose privileges do not let it go back to its own policy never leaves it.
@@ -27,7 +27,8 @@ class RingThreadPolicy {
  public:
   enum class Policy { kOwn, kYielding };
 
-  // `waited_ns`: how long the thread has waited for a processor in its life; `requests`: how many it has answered.
+  // `waited_ns`: how long the thread has waited for a processor in its life; `requests`: how many it has answered by
+  // itself.
   // Returns the policy from now on.
   Policy decide(std::uint64_t now_ns, std::uint64_t waited_ns, std::uint64_t requests);
 
@@ -50,11 +51,14 @@ class RingThread {
   RingThread(const RingThread&) = delete;
   RingThread& operator=(const RingThread&) = delete;
 
-  // For each request that it answers. Costs a look at the clock, and a system call now and then.
+  // For each request that it answers itself, and for each that it hands to another thread. Costs a look at the clock,
+  // and a system call now and then.
   static void note_request();
+  static void note_handed_over();
 
  private:
-  void note(std::uint64_t now_ns);
+  static RingThread& of_caller();
+  void look(std::uint64_t now_ns);
   std::optional<std::uint64_t> waited_ns() const;
   void set(RingThreadPolicy::Policy policy);
 

@@ -19,6 +19,7 @@
 #include "common/mutex.h"
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/mount.h"
+#include "fs/fuse/read_ahead.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/waiting_pool.h"
 
@@ -289,12 +290,17 @@ Status FuseSession::start() {
     return Error(created.error().code(), "mount on " + options_.mountpoint + ": " + reason);
   }
   loop_thread_ = std::thread([this] { loop(); });
-  MutexLock lock(mutex_);
-  while (state_ == State::kStarting) changed_.wait(mutex_);
-  if (state_ != State::kServing) {
-    return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
+  bool over_io_uring = false;
+  {
+    MutexLock lock(mutex_);
+    while (state_ == State::kStarting) changed_.wait(mutex_);
+    if (state_ != State::kServing) {
+      return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
+    }
+    over_io_uring = over_io_uring_;
   }
-  if (over_io_uring_ || !ring_wanted_) return {};
+  set_read_ahead(options_.mountpoint, kTransferMaxBytes);
+  if (over_io_uring || !ring_wanted_) return {};
   const std::string message_start = "mount on " + options_.mountpoint + ": io_uring could not be set up";
   if (options_.io_uring == IoUring::kOn) return Error(ErrorCode::kUnsupported, message_start);
   log_warning(message_start + "; requests come the classic way");

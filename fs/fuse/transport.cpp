@@ -3,6 +3,7 @@
 #include <fstream>
 #include <utility>
 
+#include "fs/fuse/ring_thread.h"
 #include "fs/fuse/waiting_pool.h"
 
 namespace tarnfs {
@@ -82,6 +83,7 @@ std::span<std::byte> reply_buffer(fuse_req_t /*request*/, std::size_t size) {
 #endif
 
 bool run_elsewhere(fuse_req_t request, std::function<void()> answer) {
+  RingThread::note_handed_over();
   WaitingPool* const pool = front_end_of(request).waiting_pool;
   return pool != nullptr && pool->run(std::move(answer));
 }

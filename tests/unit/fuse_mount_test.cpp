@@ -477,6 +477,18 @@ TEST_CASE("the transport is the one that was asked for, and what cannot be had i
   CHECK(refused.error().message().starts_with("io_uring=on: "));
 }
 
+TEST_CASE("a stream is read in requests of a MiB") {
+  if (!can_mount()) return;
+  Mounted m;
+  struct stat root {};
+  REQUIRE(::stat(m.directory.c_str(), &root) == 0);
+  const std::string device = std::to_string(major(root.st_dev)) + ":" + std::to_string(minor(root.st_dev));
+  std::ifstream file("/sys/class/bdi/" + device + "/read_ahead_kb");
+  unsigned kib = 0;
+  file >> kib;
+  CHECK(kib >= 1024);
+}
+
 TEST_CASE("reads and fsyncs that wait hold up nothing else") {
   if (!can_mount()) return;
   Mounted m;

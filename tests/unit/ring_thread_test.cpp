@@ -60,12 +60,22 @@ TEST_CASE("short waits for others now and then do not end it") {
   REQUIRE(thread.after(1'600'000, 0) == Policy::kYielding);
   RingThreadPolicy& policy = thread.policy;
   for (int i = 0; i < 100; ++i) {
-    // One request that took 8 ms, then a quarter of a second without any wait.
+    // Twenty requests that took 8 ms, then a quarter of a second without any wait.
     thread.now_ns += 8'000'000;
     thread.waited_ns += 8'000'000;
-    CHECK(policy.decide(thread.now_ns, thread.waited_ns, ++thread.requests) == Policy::kYielding);
+    thread.requests += 20;
+    CHECK(policy.decide(thread.now_ns, thread.waited_ns, thread.requests) == Policy::kYielding);
     CHECK(thread.after(kSecondNs / 4, 0) == Policy::kYielding);
   }
+}
+
+TEST_CASE("a thread that hands its requests over, or has none any more, takes its policy back") {
+  BusyThread thread;
+  thread.after(1'600'000, 0);
+  REQUIRE(thread.after(1'600'000, 0) == Policy::kYielding);
+  thread.now_ns += 5'000'000;
+  CHECK(thread.policy.decide(thread.now_ns, thread.waited_ns, ++thread.requests) == Policy::kOwn);
+  CHECK(thread.after(1'600'000, 0) == Policy::kYielding);
 }
 
 TEST_CASE("a thread takes the policy and gives it back") {
