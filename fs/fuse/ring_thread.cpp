@@ -15,11 +15,13 @@ namespace {
 
 constexpr std::uint64_t kLookEveryRequests = 16;
 constexpr std::uint64_t kLookEveryNs = 5'000'000;
-// A client that thinks for longer between two requests gains little. What this thread waits beyond that is somebody
-// else's who wants the processor: it may be one part in kExcessShare of the time, and this much at once.
-constexpr std::uint64_t kWaitPerRequestMaxNs = 100'000;
-constexpr std::uint64_t kSeldomNs = 1'000'000;  // from one request to the next
-constexpr std::uint64_t kExcessMaxNs = 30'000'000;
+// From one request to the next: a client that thinks for longer gains little, and one that is seldom heard nothing.
+constexpr std::uint64_t kOftenNs = 100'000;
+constexpr std::uint64_t kSeldomNs = 1'000'000;
+// What this thread waits for each request beyond what a busy client thinks is somebody else's who wants the processor:
+// it may be one part in kExcessShare of the time, and this much at once.
+constexpr std::uint64_t kWaitPerRequestMaxNs = 30'000;
+constexpr std::uint64_t kExcessMaxNs = 10'000'000;
 constexpr std::uint64_t kExcessShare = 20;
 constexpr std::uint64_t kPauseMinNs = 250'000'000;
 constexpr std::uint64_t kPauseMaxNs = 64 * kPauseMinNs;
@@ -48,7 +50,7 @@ RingThreadPolicy::Policy RingThreadPolicy::decide(std::uint64_t now_ns, std::uin
   const std::uint64_t waited = waited_ns - seen_waited_ns_;
   const std::uint64_t answered = std::max<std::uint64_t>(requests - seen_requests_, 1);
   const std::uint64_t elapsed = now_ns - seen_at_ns_;
-  const bool often = elapsed <= answered * kWaitPerRequestMaxNs;
+  const bool often = elapsed <= answered * kOftenNs;
   const bool first = seen_at_ns_ == 0;
   seen_at_ns_ = now_ns;
   seen_waited_ns_ = waited_ns;
