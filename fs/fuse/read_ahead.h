@@ -11,7 +11,7 @@
 
 namespace tarnfs {
 
-// For root, once the mount is served. Sends no request to it.
+// For root, once somebody serves the mount: sends one request to it.
 void set_read_ahead(const std::string& mountpoint, unsigned bytes);
 
 }  // namespace tarnfs
