@@ -137,25 +137,28 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
   if (dirty_pages() >= limit_pages / 4) {
     want_cp_soon();
-    MutexLock lock(cp_mutex_);
     const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages * 3 / 8 : limit_pages / 2;
-    if (intent == Intent::kOptional && unwritten_pages() >= wait_pages) return Error(ErrorCode::kNoSpace);
-    if (NoWaitScope::is_active() && waits(intent) && unwritten_pages() >= wait_pages) {
-      return Error(ErrorCode::kWouldWait);
-    }
-    dirty_waiters_.fetch_add(1);
-    if (waits(intent) && unwritten_pages() >= wait_pages) {
-      const std::uint64_t began_ns = clock_.monotonic_ns();
-      while (unwritten_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
-      const std::uint64_t waited_ns = clock_.monotonic_ns() - began_ns;
-      dirty_wait_.add(waited_ns);
-      // A stream of writes that is faster than the disk waits for the disk; whoever else has to is held up by a
-      // consistency point.
-      if (intent != Intent::kWrite) wait.waited_ns += waited_ns;
-    }
-    dirty_waiters_.fetch_sub(1);
+    if (unwritten_pages() >= wait_pages) TARNFS_TRY(wait_for_writes(intent, wait_pages, wait));
   }
-  if (stopped_) return stopped_error();
+  if (stopped_) return stopped_error(ErrorCode::kReadOnly);
+  return {};
+}
+
+// Until fewer pages than `wait_pages` are unwritten.
+Status Engine::wait_for_writes(Intent intent, std::int64_t wait_pages, WaitNote& wait) {
+  if (intent == Intent::kOptional) return Error(ErrorCode::kNoSpace);
+  if (!waits(intent)) return {};
+  if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
+  MutexLock lock(cp_mutex_);
+  dirty_waiters_.fetch_add(1);
+  const std::uint64_t began_ns = clock_.monotonic_ns();
+  while (unwritten_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+  const std::uint64_t waited_ns = clock_.monotonic_ns() - began_ns;
+  dirty_waiters_.fetch_sub(1);
+  dirty_wait_.add(waited_ns);
+  // A stream of writes that is faster than the disk waits for the disk; whoever else has to is held up by a
+  // consistency point.
+  if (intent != Intent::kWrite) wait.waited_ns += waited_ns;
   return {};
 }
 
@@ -188,9 +191,7 @@ Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
   const Cp any{~std::uint64_t{0}};
   if (auto status = check_pointer(missing, size_blocks_.load(), any); !status.ok()) return fail(status.error());
   if (NoWaitScope::is_active() && !block_loads_.is_short()) return Error(ErrorCode::kWouldWait);
-  const std::uint64_t began_ns = clock_.monotonic_ns();
-  auto page = cache_.load(missing);
-  block_loads_.note(clock_.monotonic_ns() - began_ns);
+  auto page = block_loads_.timed(clock_, [&] { return cache_.load(missing); });
   if (!page.ok()) return fail(page.error());
   attempt.held[missing.address] = {missing, std::move(page).value()};
   return {};

@@ -170,6 +170,7 @@ class Engine final : public Volume {
     std::uint64_t waited_ns = 0;
   };
   Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  Status wait_for_writes(Intent intent, std::int64_t wait_pages, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
   std::int64_t dirty_pages() const;
   std::int64_t unwritten_pages() const;
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
@@ -321,7 +322,7 @@ class Engine final : public Volume {
   Status request_cp(bool force) TARNFS_EXCLUDES(cp_mutex_);
   void want_cp_soon() TARNFS_EXCLUDES(cp_mutex_);
   void stop(const Error& reason);
-  Error stopped_error() const;
+  Error stopped_error(ErrorCode code) const;  // `code` unless it was shut down
 
   BlockDevice& device_;
   const VolumeOptions options_;
@@ -377,7 +378,7 @@ class Engine final : public Volume {
   std::uint64_t cp_requested_ TARNFS_GUARDED_BY(cp_mutex_) = 0;  // tickets
   std::uint64_t cp_served_ TARNFS_GUARDED_BY(cp_mutex_) = 0;
   bool cp_forced_ TARNFS_GUARDED_BY(cp_mutex_) = false;
-  bool cp_wanted_soon_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  std::atomic<bool> cp_wanted_soon_{false};  // set under cp_mutex_; a look without it may be late
   bool cp_running_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   bool closing_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   std::string stop_reason_ TARNFS_GUARDED_BY(cp_mutex_);

@@ -73,10 +73,9 @@ void Engine::stop(const Error& reason) {
             "; it stays in its last consistent state, unmount it and see to the image");
 }
 
-// What a change is told.
-Error Engine::stopped_error() const {
+Error Engine::stopped_error(ErrorCode code) const {
   if (shut_down_) return Error(ErrorCode::kIo);
-  return Error(ErrorCode::kReadOnly, "the volume stopped after a failed write");
+  return Error(code, "the volume stopped after a failed write");
 }
 
 Status Engine::shut_down() {
@@ -100,8 +99,8 @@ Status Engine::shut_down() {
 }
 
 void Engine::want_cp_soon() {
-  MutexLock lock(cp_mutex_);
   if (cp_wanted_soon_) return;
+  MutexLock lock(cp_mutex_);
   cp_wanted_soon_ = true;
   cp_changed_.notify_all();
 }

@@ -94,11 +94,9 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
 Status Engine::read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out) {
   if (plan.blocks.empty()) return {};
   if (NoWaitScope::is_active() && !block_loads_.is_short()) return Error(ErrorCode::kWouldWait);
-  const std::uint64_t began_ns = clock_.monotonic_ns();
-  Status status = read_and_verify(plan, offset_bytes, out);
+  const auto read = [&] { return read_and_verify(plan, offset_bytes, out); };
   // A long read takes long wherever it is done.
-  if (plan.blocks.size() <= kBlocksOfShortRead) block_loads_.note(clock_.monotonic_ns() - began_ns);
-  return status;
+  return plan.blocks.size() <= kBlocksOfShortRead ? block_loads_.timed(clock_, read) : read();
 }
 
 Status Engine::read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out) {

@@ -48,7 +48,7 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
   const RunningFsync running(*this);  // before it looks: either it sees a shutdown, or the shutdown waits for it
   if (shut_down_) return Error(ErrorCode::kIo);
   if (options_.mode != VolumeMode::kReadWrite) return {};
-  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  if (stopped_) return stopped_error(ErrorCode::kIo);
   bool changed = false;
   const auto found = run(Intent::kRead, 0, [&](Operation& op) -> Result<InodePtr> {
     TARNFS_ASSIGN(InodePtr inode, get_inode(op, number));
@@ -71,13 +71,13 @@ Status Engine::fsync(InodeNumber number, bool data_only) {
   }
   Status status =
       commits_.commit(*found, [this](std::span<const InodePtr> inodes) { return commit_to_journal(inodes); });
-  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  if (stopped_) return stopped_error(ErrorCode::kIo);
   return status;
 }
 
 // What does not fit is left to a consistency point.
 Status Engine::commit_to_journal(std::span<const InodePtr> inodes) {
-  if (stopped_) return Error(ErrorCode::kIo, "the volume stopped after a failed write");
+  if (stopped_) return stopped_error(ErrorCode::kIo);
   if (unlogged_blocks(inodes) > journal_batch_blocks_max(journal_->size_blocks())) return commit_by_cp();
   JournalBatch batch;
   bool placed = false;

@@ -53,7 +53,7 @@ Status Engine::wait_until_published(std::uint64_t generation) {
   MutexLock lock(cp_mutex_);
   while (published_cp_ < generation && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
   if (published_cp_ >= generation) return {};
-  return stopped_ ? Error(ErrorCode::kIo, "the volume stopped after a failed write") : Error(ErrorCode::kCanceled);
+  return stopped_ ? stopped_error(ErrorCode::kIo) : Error(ErrorCode::kCanceled);
 }
 
 // The generation of the running consistency point when that writes much of what an fsync of the inode needs; else 0.

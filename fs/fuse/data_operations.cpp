@@ -157,7 +157,7 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
 void place_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, fuse_file_info* from_file, fuse_ino_t to,
                 off_t to_offset, fuse_file_info* to_file, std::size_t length, int flags) {
   bool small = false;
-  {
+  if (is_over_io_uring(request)) {
     const NoWaitScope scope;
     const auto source = file_system_of(request).attributes(inode_of(from));
     small = source.ok() && source->size_bytes <= kSmallMaxBytes;

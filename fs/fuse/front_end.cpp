@@ -2,10 +2,11 @@
 
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <new>
+#include <optional>
 
+#include "common/aligned_buffer.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "fs/engine/waiting.h"
@@ -29,30 +30,6 @@ void log_failure(const Error& error) {
   if (seen == second || !last_second.compare_exchange_strong(seen, second)) return;
   log_error(error.describe());
 }
-
-class ThreadBuffer {
- public:
-  ThreadBuffer() = default;
-  ThreadBuffer(const ThreadBuffer&) = delete;
-  ThreadBuffer& operator=(const ThreadBuffer&) = delete;
-  ~ThreadBuffer() { std::free(data_); }
-
-  std::span<std::byte> at_least(std::size_t size) {
-    if (size > size_) {
-      std::free(data_);
-      size_ = 0;
-      const std::size_t rounded = (size + kBlockSize - 1) / kBlockSize * kBlockSize;
-      data_ = static_cast<std::byte*>(std::aligned_alloc(kBlockSize, rounded));
-      if (data_ == nullptr) throw std::bad_alloc();
-      size_ = rounded;
-    }
-    return {data_, size};
-  }
-
- private:
-  std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 }  // namespace
 
@@ -146,8 +123,10 @@ void drop_privileges_after(fuse_req_t request, InodeNumber inode) {
 }
 
 std::span<std::byte> thread_buffer(std::size_t size) {
-  static thread_local ThreadBuffer buffer;
-  return buffer.at_least(size);
+  static thread_local std::optional<AlignedBuffer> buffer;
+  const std::size_t blocks = std::max<std::size_t>(1, (size + kBlockSize - 1) / kBlockSize);
+  if (!buffer || buffer->size_blocks() < blocks) buffer.emplace(blocks);
+  return buffer->first(blocks).first(size);
 }
 
 }  // namespace tarnfs

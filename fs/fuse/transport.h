@@ -64,12 +64,8 @@ void may_wait(fuse_req_t request, WaitEstimate& estimate, const Answer& answer) 
     answer();
     return;
   }
-  const auto answer_and_note = [&estimate, answer] {
-    const std::uint64_t started_ns = system_clock().monotonic_ns();
-    answer();
-    estimate.note(system_clock().monotonic_ns() - started_ns);
-  };
-  if (estimate.is_short() || !run_elsewhere(request, answer_and_note)) answer_and_note();
+  const auto timed_answer = [&estimate, answer] { estimate.timed(system_clock(), answer); };
+  if (estimate.is_short() || !run_elsewhere(request, timed_answer)) timed_answer();
 }
 
 }  // namespace tarnfs

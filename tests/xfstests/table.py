@@ -1,0 +1,82 @@
+"""What a run of xfstests found, as a table."""
+
+import os
+import platform
+import re
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Results(NamedTuple):
+    passed: dict  # name: seconds
+    failed: dict  # name: what xfstests says
+    not_run: dict  # name: why
+    seconds: float
+
+
+def exclusions(path):
+    """{test: why FUSE itself cannot do it}. A line without a reason is an error."""
+    found = {}
+    for line in Path(path).read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, _, reason = line.partition(" ")
+        if not re.fullmatch(r"generic/\d{3}", name) or len(reason.strip()) < 20:
+            raise ValueError(f"{path}: {line!r} is not a test and the reason why FUSE cannot do it")
+        found[name] = reason.strip()
+    return found
+
+
+def read_results(path):
+    passed, failed, not_run, seconds = {}, {}, {}, 0.0
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        name, took = case.get("name"), float(case.get("time") or 0)
+        seconds += took
+        failure, skipped = case.find("failure"), case.find("skipped")
+        if failure is not None:
+            failed[name] = failure.get("message") or "failed"
+        elif skipped is not None:
+            not_run[name] = skipped.get("message") or ""
+        else:
+            passed[name] = took
+    return Results(passed, failed, not_run, seconds)
+
+
+def first_line(*command, cwd=None):
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return (result.stdout.strip().splitlines() or ["unknown"])[0]
+
+
+def machine(programs, xfstests, fsck_calls):
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "tarnfs": first_line(str(programs / "tarnfs"), "--version"),
+        "xfstests": first_line("git", "log", "-1", "--format=%h of %cs", cwd=xfstests),
+        "fsck.tarnfs was called": f"{fsck_calls} times",
+    }
+
+
+def reason_group(reason):
+    """Without names of files and numbers, so that the same reason is one line."""
+    return re.sub(r"\s+", " ", re.sub(r"/\S+", "…", reason)).strip()
+
+
+def describe(results, facts):
+    lines = ["# xfstests on tarnfs", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items()]
+    lines += ["", "| passed | failed | not run | minutes |", "|---|---|---|---|"]
+    counts = (len(results.passed), len(results.failed), len(results.not_run), f"{results.seconds / 60:.0f}")
+    lines.append(f"| {' | '.join(str(count) for count in counts)} |")
+    if results.failed:
+        lines += ["", "## Failed", ""] + [f"- {name}: {why}" for name, why in results.failed.items()]
+    lines += ["", "## Not run", "", "| tests | why |", "|---|---|"]
+    groups = Counter(reason_group(why) for why in results.not_run.values())
+    lines += [f"| {count} | {why} |" for why, count in groups.most_common()]
+    lines += ["", "## Passed", "", ", ".join(results.passed), ""]
+    return "\n".join(lines)
