@@ -14,6 +14,7 @@ struct MountEntry {
   std::string mountpoint;
   std::string type;    // such as fuse.tarnfs
   std::string source;  // the device
+  std::string root;    // what of the file system is seen there: "/" is all of it
 };
 
 // In the order of mounting: of several at one place the last one is seen.

@@ -25,11 +25,6 @@ bool is_page_aligned(const void* memory) {
   return reinterpret_cast<std::uintptr_t>(memory) % kBlockSize == 0;
 }
 
-void drop_suid(InodeRecord& record) {
-  record.mode &= ~static_cast<std::uint32_t>(S_ISUID);
-  if ((record.mode & S_IXGRP) != 0) record.mode &= ~static_cast<std::uint32_t>(S_ISGID);
-}
-
 Status check_regular(const InodeRecord& record) {
   if (S_ISDIR(record.mode)) return Error(ErrorCode::kIsDirectory);
   if (!S_ISREG(record.mode)) return Error(ErrorCode::kInvalid);
@@ -249,7 +244,6 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
     if ((flags & FS_APPEND_FL) != 0 && offset_bytes < inode->record.size_bytes) return Error(ErrorCode::kNotPermitted);
     TARNFS_TRY(write_pages(op, *inode, offset_bytes, data));
     set_size(*inode, std::max(inode->record.size_bytes, offset_bytes + data.size()));
-    if (options.clear_suid) drop_suid(inode->record);
     if (!options.from_page_cache) touch_changed(op, *inode, true);
     return {};
   });
@@ -332,7 +326,6 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
     if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
     if (changes.uid) record.uid = *changes.uid;
     if (changes.gid) record.gid = *changes.gid;
-    if (changes.clear_suid) drop_suid(record);
     if (changes.flags) record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
     if (changes.accessed) {
       record.atime_seconds = changes.accessed->seconds;

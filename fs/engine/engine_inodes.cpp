@@ -160,7 +160,7 @@ Attributes Engine::attributes_of(const Inode& inode) const {
   std::uint64_t dirty = inode.open.pages.size();
   if (inode.frozen != nullptr && !emptied) dirty += inode.frozen->delta.pages.size();
   const std::uint64_t pages = (record.size_bytes + kBlockSize - 1) / kBlockSize;
-  attributes.block_count = std::min(written + dirty, std::max(written, pages + pages / kPointersPerNode));
+  attributes.block_count = std::min(written + dense_tree_blocks(dirty), std::max(written, dense_tree_blocks(pages)));
   return attributes;
 }
 

@@ -73,12 +73,10 @@ struct AttributeChanges {
   std::optional<Timestamp> modified;
   std::optional<Timestamp> changed;
   std::optional<std::uint32_t> flags;
-  bool clear_suid = false;  // drop S_ISUID, and S_ISGID where group-execute is set (a write or truncate by others)
 };
 
 struct WriteOptions {
   bool from_page_cache = false;  // the kernel's writeback: it owns size and times, ours stay untouched
-  bool clear_suid = false;
 };
 
 enum class RenameMode { kReplace, kNoReplace, kExchange };

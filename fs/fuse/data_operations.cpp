@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/privileges.h"
 #include "fs/fuse/put_off.h"
 #include "fs/fuse/transport.h"
 
@@ -73,10 +74,17 @@ Result<std::span<const std::byte>> data_of(fuse_bufvec& data) {
   return std::span<const std::byte>(buffer.first(static_cast<std::size_t>(copied)));
 }
 
+struct WriteKind {
+  WriteOptions options;
+  bool drops_privileges;
+};
+
 void write_and_answer(fuse_req_t request, fuse_ino_t inode, off_t offset, std::span<const std::byte> bytes,
-                      WriteOptions options) {
-  const Status status =
-      file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), bytes, options);
+                      WriteKind kind) {
+  Status status = kind.drops_privileges ? drop_privileges(request, inode_of(inode)) : Status();
+  if (status.ok()) {
+    status = file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), bytes, kind.options);
+  }
   if (!status.ok()) {
     reply_error(request, status.error());
     return;
@@ -90,9 +98,10 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
     reply_error(request, bytes.error());
     return;
   }
-  const WriteOptions options{.from_page_cache = file->writepage != 0, .clear_suid = drops_privileges(*file)};
+  const WriteKind kind{.options = {.from_page_cache = file->writepage != 0},
+                       .drops_privileges = drops_privileges(*file)};
   // Over io_uring the data stay where they are until the reply.
-  const auto answer = [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, options); };
+  const auto answer = [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, kind); };
   if (bytes->size() <= kSmallMaxBytes) {
     answer_here_or_elsewhere(request, answer);
   } else {
@@ -115,15 +124,23 @@ void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offs
   const FallocateOptions options{.keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0,
                                  .punch_hole = (mode & FALLOC_FL_PUNCH_HOLE) != 0,
                                  .zero_range = (mode & FALLOC_FL_ZERO_RANGE) != 0};
-  const Status status = file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
-                                                          static_cast<std::uint64_t>(length), options);
-  if (status.ok()) drop_privileges_after(request, inode_of(inode));
+  Status status = drop_privileges(request, inode_of(inode));
+  if (status.ok()) {
+    status = file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
+                                               static_cast<std::uint64_t>(length), options);
+  }
   reply_status(request, status);
 }
 
 void answer_lseek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence, fuse_file_info* /*file*/) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) {
     fuse_reply_err(request, EINVAL);
+    return;
+  }
+  // The kernel does not write what it holds in its cache before it asks, so a hole here may be data there. It knows the
+  // end of the file, and takes everything up to it for data once this was answered.
+  if (front_end_of(request).kernel_writes_back) {
+    fuse_reply_err(request, ENOSYS);
     return;
   }
   const SeekKind kind = whence == SEEK_DATA ? SeekKind::kData : SeekKind::kHole;
@@ -142,6 +159,10 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
     fuse_reply_err(request, EINVAL);
     return;
   }
+  if (const Status dropped = drop_privileges(request, inode_of(to)); !dropped.ok()) {
+    reply_error(request, dropped.error());
+    return;
+  }
   const auto copied =
       file_system_of(request).copy_range(inode_of(from), static_cast<std::uint64_t>(from_offset), inode_of(to),
                                          static_cast<std::uint64_t>(to_offset), std::min(length, kCopyMaxBytes));
@@ -149,7 +170,6 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
     reply_error(request, copied.error());
     return;
   }
-  drop_privileges_after(request, inode_of(to));
   fuse_reply_write(request, *copied);
 }
 

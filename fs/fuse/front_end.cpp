@@ -109,19 +109,6 @@ void reply_entry(fuse_req_t request, const Result<Attributes>& attributes) {
   if (fuse_reply_entry(request, &entry) != 0) front_end.file_system.forget(attributes->inode, 1);
 }
 
-void drop_privileges_after(fuse_req_t request, InodeNumber inode) {
-  FrontEnd& front_end = front_end_of(request);
-  if (!front_end.drops_privileges || fuse_req_ctx(request)->uid == 0) return;
-  // The content has changed already: this is not put off.
-  const WaitScope scope;
-  const auto before = front_end.file_system.attributes(inode);
-  if (!before.ok() || (before->mode & (S_ISUID | S_ISGID)) == 0) return;
-  AttributeChanges changes;
-  changes.clear_suid = true;
-  const auto changed = front_end.file_system.change_attributes(inode, changes);
-  if (!changed.ok()) log_failure(changed.error());
-}
-
 std::span<std::byte> thread_buffer(std::size_t size) {
   static thread_local std::optional<AlignedBuffer> buffer;
   const std::size_t blocks = std::max<std::size_t>(1, (size + kBlockSize - 1) / kBlockSize);

@@ -9,6 +9,7 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 
+#include <functional>
 #include <span>
 
 #include "common/result.h"
@@ -32,8 +33,11 @@ struct FrontEnd {
   // The kernel opens by itself once an open was answered with ENOSYS.
   bool open_is_silent = false;
   bool open_directory_is_silent = false;
+  bool kernel_writes_back = false;  // it keeps what is written for a while
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
   bool drops_privileges = false;
+  // Has the kernel ask for them again. Waits for nothing.
+  std::function<void(InodeNumber)> forget_attributes;
   DeviceConnection connection;
   WaitEstimate large_reads;
   WaitEstimate large_writes;
@@ -57,10 +61,6 @@ void reply_status(fuse_req_t request, const Status& status);
 void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes);
 // Gives the lookup back when the kernel did not take the reply.
 void reply_entry(fuse_req_t request, const Result<Attributes>& attributes);
-
-// Drops set-user-id bits after a change of content by `request` that carries no word of it from the kernel: always, but
-// for root.
-void drop_privileges_after(fuse_req_t request, InodeNumber inode);
 
 // A buffer of at least `size` bytes, 4096-aligned, that belongs to this thread until the next call.
 std::span<std::byte> thread_buffer(std::size_t size);

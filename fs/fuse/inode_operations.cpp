@@ -6,7 +6,9 @@
 #include <string>
 
 #include "common/clock.h"
+#include "fs/engine/waiting.h"
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/privileges.h"
 #include "fs/fuse/put_off.h"
 
 namespace tarnfs {
@@ -37,15 +39,16 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) changes.changed = timestamp_of(wanted.st_ctim);
 }
 
-// Truncation by somebody without the right, which the kernel says, and every change of owner take the bits away; a
+// Truncation by somebody without the right, which the kernel says, and every change of owner take privileges away; a
 // directory's set-group-id is none of them.
-Result<bool> drops_privileges(const FrontEnd& front_end, InodeNumber inode, const AttributeChanges& changes,
-                              int to_set) {
-  if (!front_end.drops_privileges || changes.mode) return false;
-  if ((to_set & FUSE_SET_ATTR_KILL_SUID) != 0) return true;
-  if (!changes.uid && !changes.gid) return false;
+Status drop_privileges_with(AttributeChanges& changes, fuse_req_t request, InodeNumber inode, int to_set) {
+  const FrontEnd& front_end = front_end_of(request);
+  const bool others_change = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0 || changes.uid || changes.gid;
+  if (!front_end.drops_privileges || changes.mode || !others_change) return {};
   TARNFS_ASSIGN(const Attributes before, front_end.file_system.attributes(inode));
-  return !S_ISDIR(before.mode);
+  const std::uint32_t mode = mode_without_privileges(request, before);
+  if (!S_ISDIR(before.mode) && mode != before.mode) changes.mode = mode & 07777;
+  return {};
 }
 
 void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* /*file*/) {
@@ -55,12 +58,10 @@ void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, i
   if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) changes.size_bytes = static_cast<std::uint64_t>(wanted->st_size);
   set_times(changes, *wanted, to_set);
-  const auto clear_suid = drops_privileges(front_end_of(request), inode_of(inode), changes, to_set);
-  if (!clear_suid.ok()) {
-    reply_error(request, clear_suid.error());
+  if (const Status dropped = drop_privileges_with(changes, request, inode_of(inode), to_set); !dropped.ok()) {
+    reply_error(request, dropped.error());
     return;
   }
-  changes.clear_suid = *clear_suid;
   reply_attributes(request, file_system_of(request).change_attributes(inode_of(inode), changes));
 }
 
@@ -130,7 +131,13 @@ void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, con
     return;
   }
   const auto bytes = std::as_bytes(std::span<const char>(value, size));
-  reply_status(request, file_system_of(request).set_xattr(inode_of(inode), name, bytes, mode));
+  const Status set = file_system_of(request).set_xattr(inode_of(inode), name, bytes, mode);
+  if (!set.ok() || std::string_view(name) != "system.posix_acl_access") {
+    reply_status(request, set);
+    return;
+  }
+  const WaitScope scope;  // the ACL is set already: this is not put off
+  reply_status(request, drop_group_privilege(request, inode_of(inode)));
 }
 
 void answer_removexattr(fuse_req_t request, fuse_ino_t inode, const char* name) {

@@ -114,17 +114,17 @@ bool take_privileges(const FrontEnd& front_end, [[maybe_unused]] fuse_conn_info&
 void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   const bool ours_alone = !front_end.revalidate;
   for (const auto capability :
-       {FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_IOCTL_DIR, FUSE_CAP_EXPORT_SUPPORT,
+       {FUSE_CAP_ASYNC_READ, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_IOCTL_DIR, FUSE_CAP_EXPORT_SUPPORT,
         FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK}) {
     ask_for(connection, capability, true);
   }
-  ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone && !front_end.read_only);
+  front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone && !front_end.read_only);
   ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
   ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
-  // An open must be able to go without a request, so O_TRUNC comes as SETATTR. Data is checksummed, so it must be in
-  // memory, and splice only costs.
-  for (const auto capability : {FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ, FUSE_CAP_SPLICE_WRITE,
-                                FUSE_CAP_SPLICE_MOVE, FUSE_CAP_HANDLE_KILLPRIV}) {
+  // After an asynchronous O_DIRECT write the kernel would leave old pages in its cache. An open must be able to go
+  // without a request, so O_TRUNC comes as SETATTR. Data is checksummed, so it must be in memory: splice only costs.
+  for (const auto capability : {FUSE_CAP_ASYNC_DIO, FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ,
+                                FUSE_CAP_SPLICE_WRITE, FUSE_CAP_SPLICE_MOVE, FUSE_CAP_HANDLE_KILLPRIV}) {
     ask_for(connection, capability, false);
   }
   connection.max_write = kTransferMaxBytes;
@@ -174,6 +174,7 @@ class FuseSession final : public FuseMount {
   enum class State {
     kStarting,  // the kernel has not spoken yet
     kServing,   // between INIT and the last request
+    kEnding,    // the same, but no invalidation is begun any more
     kClosing,   // no request is served any more; the session is being closed
     kEnded,
   };
@@ -279,6 +280,9 @@ Status FuseSession::start() {
     waiting_pool_ = std::make_unique<WaitingPool>(std::min(options_.threads_max, waiting_requests_max()));
     served_.front_end.waiting_pool = waiting_pool_.get();
   }
+  served_.front_end.forget_attributes = [this](InodeNumber inode) {
+    fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
+  };
   install_wake_signal();
   fuse_set_log_func(take_message);
   std::string message;
@@ -357,6 +361,9 @@ Status FuseSession::unmount(bool lazily) {
 // comes between the two is lost, so it is sent until the loop is seen to have ended.
 void FuseSession::abort() {
   MutexLock lock(mutex_);
+  if (state_ == State::kServing) state_ = State::kEnding;
+  // In the kernel they may wait for pages that are being read from here.
+  while (invalidations_ > 0) changed_.wait(mutex_);
   if (state_ < State::kClosing) fuse_session_exit(session_);
   while (state_ < State::kClosing) {
     ::pthread_kill(loop_thread_.native_handle(), SIGRTMIN + 1);

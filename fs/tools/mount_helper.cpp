@@ -1,24 +1,25 @@
 #include "fs/tools/mount_helper.h"
 
+#include <spawn.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+
+#include "fs/tools/remount.h"
 
 namespace tarnfs {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool has_option(const std::string& list, std::string_view option) {
-  const std::string within = "," + list + ",";
-  return within.find("," + std::string(option) + ",") != std::string::npos;
-}
 
 bool is_number(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
@@ -40,8 +41,8 @@ std::string options_for_mount(const std::string& given, bool sloppy) {
   const auto add = [&options](std::string_view option) {
     options += (options.empty() ? "" : ",") + std::string(option);
   };
-  if (!has_option(given, "nodev") && !has_option(given, "dev")) add("dev");
-  if (!has_option(given, "nosuid") && !has_option(given, "suid")) add("suid");
+  if (!has_mount_option(given, "nodev") && !has_mount_option(given, "dev")) add("dev");
+  if (!has_mount_option(given, "nosuid") && !has_mount_option(given, "suid")) add("suid");
   if (sloppy) add("sloppy");
   return options;
 }
@@ -60,6 +61,20 @@ std::vector<std::string> candidates_for(std::string_view name) {
     paths.push_back(place + std::string(name));
   }
   return paths;
+}
+
+Result<int> run_and_wait(const std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  pid_t child = 0;
+  const int failed = ::posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ);
+  if (failed != 0) return Error(ErrorCode::kUnsupported, "run " + words[0] + ": " + std::strerror(failed));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
 Descriptor process_with_open_file(std::string_view program, const std::string& path) {

@@ -1,4 +1,4 @@
-// mount.tarnfs and mount.fuse.tarnfs: called by mount(8), calls tarnfs.
+// mount.tarnfs and mount.fuse.tarnfs: called by mount(8), calls tarnfs unless the volume is mounted already.
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,6 +8,7 @@
 
 #include "fs/control/command_line.h"
 #include "fs/tools/mount_helper.h"
+#include "fs/tools/remount.h"
 
 namespace {
 
@@ -27,9 +28,11 @@ struct Arguments {
   bool verbose = false;
 };
 
-int call_tarnfs(const Arguments& arguments) {
-  std::string given;
-  for (const std::string& list : arguments.options) given += (given.empty() ? "" : ",") + list;
+int tell(const Status& done) {
+  return done.ok() ? kExitDone : tell_failure(kProgram, done.error());
+}
+
+int call_tarnfs(const Arguments& arguments, const std::string& given) {
   const std::string options = options_for_mount(given, arguments.sloppy);
   for (const std::string& path : candidates_for("tarnfs")) {
     std::vector<const char*> words = {
@@ -40,6 +43,16 @@ int call_tarnfs(const Arguments& arguments) {
   }
   return tell_failure(kProgram,
                       Error(ErrorCode::kNotFound, "tarnfs is not installed; put it next to " + std::string(kProgram)));
+}
+
+int mount(const Arguments& arguments) {
+  std::string given;
+  for (const std::string& list : arguments.options) given += (given.empty() ? "" : ",") + list;
+  if (has_mount_option(given, "remount")) return tell(remount(arguments.directory, given));
+  if (const auto mounted = shareable_mount_of(arguments.image)) {
+    return tell(mount_again(*mounted, arguments.directory, given));
+  }
+  return call_tarnfs(arguments, given);
 }
 
 }  // namespace
@@ -57,5 +70,5 @@ int main(int argc, char** argv) {
   line.flag("-n", arguments.no_table, "ignored");
   line.flag("-v", arguments.verbose, "ignored");
   if (const auto code = line.parse(argc, argv)) return *code;
-  return arguments.fake ? kExitDone : call_tarnfs(arguments);
+  return arguments.fake ? kExitDone : mount(arguments);
 }

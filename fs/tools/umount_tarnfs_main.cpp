@@ -1,10 +1,7 @@
 // umount.fuse.tarnfs: called by umount(8). Returns when the daemon has taken its last consistency point and gone.
-#include <spawn.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -50,15 +47,8 @@ Descriptor daemon_to_wait_for(const MountEntry& entry) {
 
 // Whoever is not root unmounts what is his through a program that is; it tells its own errors.
 Status call_fusermount(const MountEntry& entry, bool lazily) {
-  const std::array<const char*, 5> words = {"fusermount3", lazily ? "-uz" : "-u", "--", entry.mountpoint.c_str(),
-                                            nullptr};
-  pid_t child = 0;
-  const int failed = ::posix_spawnp(&child, words[0], nullptr, nullptr, const_cast<char**>(words.data()), environ);
-  if (failed != 0) return Error(ErrorCode::kUnsupported, std::string("run fusermount3: ") + std::strerror(failed));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  TARNFS_ASSIGN(const int code, run_and_wait({"fusermount3", lazily ? "-uz" : "-u", "--", entry.mountpoint}));
+  if (code == 0) return {};
   return Error(ErrorCode::kNotPermitted, entry.mountpoint + ": fusermount3 did not unmount it");
 }
 
@@ -77,7 +67,8 @@ Status unmount(const Arguments& arguments) {
   // Looked for first: afterwards it may be gone at any moment.
   const Descriptor process = arguments.lazy ? Descriptor() : daemon_to_wait_for(entry);
   TARNFS_TRY(take_away(entry, arguments));
-  if (!process) return {};
+  // Another place of it keeps the daemon.
+  if (!process || tarnfs_mount_of(read_mount_table(), entry.source)) return {};
   return wait_for_events(process, POLLIN, Deadline::max());
 }
 

@@ -45,6 +45,16 @@ std::uint8_t height_for(std::uint64_t blocks) {
   return height;
 }
 
+std::uint64_t dense_tree_blocks(std::uint64_t data_blocks) {
+  std::uint64_t blocks = data_blocks;
+  std::uint64_t level_blocks = data_blocks;
+  for (std::uint8_t level = height_for(data_blocks); level > 0; --level) {
+    level_blocks = (level_blocks + kPointersPerNode - 1) / kPointersPerNode;
+    blocks += level_blocks;
+  }
+  return blocks;
+}
+
 Result<BlockPointer> find_node(const TreeRoot& tree, std::uint64_t index, unsigned level, BlockSource& source) {
   if (tree.height > kTreeHeightMax) return Error(ErrorCode::kCorrupt, "an inode's tree is too high");
   if (index >= capacity_blocks(tree.height) || level > tree.height) return BlockPointer{};

@@ -38,6 +38,8 @@ TreeRoot tree_of(const InodeRecord& record);
 void store_tree(InodeRecord& record, const TreeRoot& tree);
 // Data blocks that a tree of this height can hold.
 std::uint64_t capacity_blocks(std::uint8_t height);
+// All blocks of a tree of so many data blocks without a hole.
+std::uint64_t dense_tree_blocks(std::uint64_t data_blocks);
 // The smallest height that holds `blocks` data blocks.
 std::uint8_t height_for(std::uint64_t blocks);
 

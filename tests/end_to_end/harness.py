@@ -8,6 +8,7 @@ Environment: TARNFS_BIN the build directory with the programs; TARNFS_TEST_FULL=
 seed of the random tests.
 """
 
+import errno
 import json
 import os
 import random
@@ -192,6 +193,11 @@ class TarnTest(unittest.TestCase):
         daemon = Daemon(name, command, mountpoint, log)
         self.daemons.append(daemon)
         return daemon
+
+    def assert_errno(self, number, function, *arguments, **options):
+        with self.assertRaises(OSError) as caught:
+            function(*arguments, **options)
+        self.assertEqual(errno.errorcode[caught.exception.errno], errno.errorcode[number])
 
     def assert_clean(self, image):
         run(program("fsck.tarnfs"), "-n", image)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Mounting and unmounting: in the background, through mount(8), and how long it takes."""
 
+import errno
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -108,6 +110,46 @@ class Helpers(TarnTest):
             self.assertNotEqual(result.returncode, 0)
             self.assertIn("busy", result.stderr)
         run("umount", self.mountpoint)
+
+    def test_remount(self):
+        run("mount", "-t", "tarnfs", "-o", "cp_interval=3600", self.image, self.mountpoint)
+        (self.mountpoint / "file").write_text("content")
+        with open(self.mountpoint / "open", "w"):
+            result = run("mount", "-o", "remount,ro", self.mountpoint, expect=None)
+            self.assertNotEqual(result.returncode, 0, "a file is open for writing")
+        run("mount", "-o", "remount,ro", self.mountpoint)
+        self.assert_errno(errno.EROFS, (self.mountpoint / "other").touch)
+        copy = self.directory / "copy.tarnfs"
+        shutil.copyfile(self.image, copy)
+        run(program("fsck.tarnfs"), "-n", copy)
+        second = self.make_directory("second")
+        run("mount", "-t", "tarnfs", "-o", "ro", copy, second)
+        self.assertEqual((second / "file").read_text(), "content", "the image had all of it")
+        result = run("mount", "-o", "remount,rw", second, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("mounted read-only", result.stderr)
+        run("umount", second)
+        run("mount", "-o", "remount,rw", self.mountpoint)
+        (self.mountpoint / "other").touch()
+        run("umount", self.mountpoint)
+        self.assert_clean(self.image)
+
+    def test_a_second_place(self):
+        second = self.make_directory("second")
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, second)
+        (self.mountpoint / "file").write_text("content")
+        self.assertEqual((second / "file").read_text(), "content")
+        self.assert_errno(errno.EROFS, (second / "other").touch)
+        result = run("mount", "-t", "tarnfs", self.image, self.mountpoint, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("already", result.stderr)
+        run("umount", self.mountpoint)
+        self.assertNotEqual(daemons_of(self.image), [], "the other place needs it")
+        self.assertEqual((second / "file").read_text(), "content")
+        run("umount", second)
+        self.assertEqual(daemons_of(self.image), [])
+        self.assert_clean(self.image)
 
     def test_errors_pass_through(self):
         self.image.write_bytes(bytes(8 << 20))

@@ -41,11 +41,6 @@ def errno_as_user(user, act):
 
 
 class Shutdown(TarnTest):
-    def assert_errno(self, number, act):
-        with self.assertRaises(OSError) as raised:
-            act()
-        self.assertEqual(raised.exception.errno, number)
-
     def assert_shut_down(self):
         mountpoint = self.daemon.mountpoint
         self.assert_errno(errno.EIO, lambda: os.stat(mountpoint / "a name that nobody asked for"))

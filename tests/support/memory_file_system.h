@@ -139,7 +139,6 @@ class MemoryFileSystem final : public FileSystem {
     MutexLock lock(mutex_);
     Node& node = nodes_.at(inode.value);
     Attributes& now = node.attributes;
-    if (changes.clear_suid) clear_suid(now);
     if (changes.mode) now.mode = (now.mode & S_IFMT) | *changes.mode;
     if (changes.uid) now.uid = *changes.uid;
     if (changes.gid) now.gid = *changes.gid;
@@ -214,7 +213,6 @@ class MemoryFileSystem final : public FileSystem {
     TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     Node& node = nodes_.at(inode.value);
-    if (options.clear_suid) clear_suid(node.attributes);
     if (node.data.size() < offset_bytes + data.size()) node.data.resize(offset_bytes + data.size());
     std::memcpy(node.data.data() + offset_bytes, data.data(), data.size());
     node.attributes.size_bytes = node.data.size();
@@ -360,11 +358,6 @@ class MemoryFileSystem final : public FileSystem {
     std::uint64_t parent = 0;
     std::uint64_t lookups = 0;
   };
-
-  static void clear_suid(Attributes& attributes) {
-    attributes.mode &= ~std::uint32_t{S_ISUID};
-    if ((attributes.mode & S_IXGRP) != 0) attributes.mode &= ~std::uint32_t{S_ISGID};
-  }
 
   Status answers_here() {
     if (!NoWaitScope::is_active() || !(put_off_ || is_held())) return {};

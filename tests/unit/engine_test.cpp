@@ -52,6 +52,17 @@ TEST_CASE("what was written is read back from memory, from the image and after a
   CHECK(test.volume->lookup(kRootDirectory, "file")->inode == file);
 }
 
+TEST_CASE("a new file has as many blocks before it is written as after") {
+  TestVolume test;
+  for (const std::size_t pages : {1U, 5U, 100U, 513U, 1027U}) {
+    const InodeNumber file = test.make(kRootDirectory, std::to_string(pages));
+    for (std::size_t page = 0; page < pages; ++page) REQUIRE(test.write(file, page * kBlockSize, "x").ok());
+    const std::uint64_t before = test.volume->attributes(file)->block_count;
+    REQUIRE(test.volume->consistency_point().ok());
+    CHECK(test.volume->attributes(file)->block_count == before);
+  }
+}
+
 TEST_CASE("a crash goes back to the last consistency point") {
   TestVolume test;
   const InodeNumber file = test.make(kRootDirectory, "kept");

@@ -1,10 +1,12 @@
 #include <doctest/doctest.h>
+#include <sys/mount.h>
 
 #include <algorithm>
 
 #include "fs/control/mount_table.h"
 #include "fs/daemon/mount_options.h"
 #include "fs/tools/mount_helper.h"
+#include "fs/tools/remount.h"
 
 using namespace tarnfs;
 
@@ -112,6 +114,15 @@ TEST_CASE("mount(8) gives device files and set-user-id unless told otherwise") {
   CHECK(options_for_mount("nodev,suid,nodevice", true) == "nodev,suid,nodevice,sloppy");
 }
 
+TEST_CASE("the flags of mount(2): the later of two options holds") {
+  CHECK(mount_flags_of("") == 0);
+  CHECK(mount_flags_of("remount,ro,cp_interval=5") == MS_RDONLY);
+  CHECK(mount_flags_of("ro,nosuid,rw,dev") == MS_NOSUID);
+  CHECK(mount_flags_of("dev,nodev,sync,noatime") == (MS_NODEV | MS_SYNCHRONOUS | MS_NOATIME));
+  CHECK(has_mount_option("rw,remount", "remount"));
+  CHECK(!has_mount_option("x-remount,remounted", "remount"));
+}
+
 TEST_CASE("the mount table") {
   const auto table = parse_mount_table(
       "22 1 0:20 / / rw - ext4 /dev/vda rw\n"
@@ -123,6 +134,7 @@ TEST_CASE("the mount table") {
   REQUIRE(table.size() == 4);
   CHECK(tarnfs_mount_at(table, "/mnt/a b")->source == "/images/x\\y");
   CHECK(tarnfs_mount_of(table, "/images/x\\y")->mountpoint == "/mnt/a b");
+  CHECK(tarnfs_mount_at(table, "/mnt/a b")->root == "/");
   CHECK(!tarnfs_mount_at(table, "/"));
   CHECK(!tarnfs_mount_at(table, "/mnt/m"));  // covered
   CHECK(tarnfs_mount_of(table, "/images/m"));

@@ -241,6 +241,18 @@ TEST_CASE("data: large, sparse, direct, truncated, copied, synced") {
   CHECK(stat_at(m.at("large")).st_size == 8192 + 4096 + 3);
 }
 
+TEST_CASE("what the kernel has not written yet is no hole") {
+  if (!can_mount()) return;
+  Mounted m;
+  Descriptor file(m.at("a"), O_RDWR | O_CREAT);
+  REQUIRE(::pwrite(file, "end", 3, 1 << 20) == 3);
+  CHECK(::lseek(file, 1 << 20, SEEK_DATA) == 1 << 20);
+  REQUIRE(::pwrite(file, "more", 4, 1 << 21) == 4);
+  CHECK(::lseek(file, 1 << 20, SEEK_HOLE) == (1 << 21) + 4);
+  CHECK(::lseek(file, 1 << 22, SEEK_DATA) == -1);
+  CHECK(errno == ENXIO);
+}
+
 TEST_CASE("attributes: mode, owner, times before 1970 and after 2446, flags, statfs") {
   if (!can_mount()) return;
   Mounted m;
@@ -326,9 +338,9 @@ TEST_CASE("set-user-id goes when somebody else writes, truncates or the owner ch
   Mounted m;
   const std::string path = m.at("suid");
   // A thread has its own user to the kernel, but not to the C library.
-  const auto as_other = [&](auto&& act) {
+  const auto as_other = [&](mode_t mode, auto&& act) {
     write_file(path, "program");
-    REQUIRE(::chmod(path.c_str(), 06777) == 0);
+    REQUIRE(::chmod(path.c_str(), mode) == 0);
     bool succeeded = false;
     std::thread other([&] {
       succeeded =
@@ -336,18 +348,34 @@ TEST_CASE("set-user-id goes when somebody else writes, truncates or the owner ch
     });
     other.join();
     CHECK(succeeded);
-    return stat_at(path).st_mode & 07777;
+    // What the kernel would run it with.
+    struct statx found {};
+    REQUIRE(::statx(AT_FDCWD, path.c_str(), AT_STATX_SYNC_AS_STAT, STATX_MODE, &found) == 0);
+    return found.stx_mode & 07777;
   };
-  CHECK(as_other([&] {
-          const int file = ::open(path.c_str(), O_WRONLY);
-          return ::write(file, "P", 1) == 1 && ::close(file) == 0;
-        }) == 0777);
-  CHECK(as_other([&] { return ::truncate(path.c_str(), 3) == 0; }) == 0777);
-  CHECK(as_other([&] { return ::close(::open(path.c_str(), O_WRONLY | O_TRUNC)) == 0; }) == 0777);
-  CHECK(as_other([&] {
-          const int file = ::open(path.c_str(), O_WRONLY);
-          return ::fallocate(file, 0, 0, 100) == 0 && ::close(file) == 0;
-        }) == 0777);
+  const auto write_with = [&](int flags) {
+    alignas(4096) char block[4096] = "P";
+    const int file = ::open(path.c_str(), O_WRONLY | flags);
+    return ::write(file, block, sizeof block) == sizeof block && ::close(file) == 0;
+  };
+  const auto allocate = [&] {
+    const int file = ::open(path.c_str(), O_WRONLY);
+    return ::fallocate(file, 0, 0, 5) == 0 && ::close(file) == 0;
+  };
+  struct Case {
+    mode_t before;
+    mode_t after;
+  };
+  for (const Case& bits : {Case{06777, 0777}, Case{06676, 0676}, Case{06666, 0666}, Case{04666, 0666}}) {
+    const mode_t mode = bits.before;
+    const mode_t left = bits.after;
+    CAPTURE(mode);
+    CHECK(as_other(mode, [&] { return write_with(0); }) == left);
+    CHECK(as_other(mode, [&] { return write_with(O_DIRECT); }) == left);
+    CHECK(as_other(mode, [&] { return ::truncate(path.c_str(), 3) == 0; }) == left);
+    CHECK(as_other(mode, [&] { return ::close(::open(path.c_str(), O_WRONLY | O_TRUNC)) == 0; }) == left);
+    CHECK(as_other(mode, allocate) == left);
+  }
   // The right to keep them is root's.
   write_file(path, "program");
   REQUIRE(::chmod(path.c_str(), 06777) == 0);
