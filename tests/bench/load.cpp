@@ -1,6 +1,7 @@
 #include "load.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -84,7 +85,23 @@ void File::sync_data() const {
   if (::fdatasync(descriptor_) != 0) fail("fdatasync", path_);
 }
 
-void make_kernel_forget() {
+void make_directory(const std::string& path) {
+  if (::mkdir(path.c_str(), 0755) != 0) fail("mkdir", path);
+}
+
+void remove_file(const std::string& path) {
+  if (::unlink(path.c_str()) != 0) fail("unlink", path);
+}
+
+void look_at(const std::string& path) {
+  struct stat found {};
+  if (::stat(path.c_str(), &found) != 0) fail("stat", path);
+}
+
+namespace {
+
+// `what` as in proc(5), drop_caches.
+void drop_caches(const char* what) {
   const int root = ::open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) fail("open", ".");
   // Some file systems in user space cannot: then everything is synchronised.
@@ -92,9 +109,19 @@ void make_kernel_forget() {
   ::close(root);
   const std::string path = "/proc/sys/vm/drop_caches";
   const File control(path, O_WRONLY);
-  // The first pass takes the pages that kept inodes in memory.
-  control.write_at("3", 1, 0);
-  control.write_at("3", 1, 0);
+  // The first pass takes what kept inodes in memory.
+  control.write_at(what, 1, 0);
+  control.write_at(what, 1, 0);
+}
+
+}  // namespace
+
+void make_kernel_forget() {
+  drop_caches("3");
+}
+
+void make_kernel_forget_names() {
+  drop_caches("2");
 }
 
 double run_threads(unsigned threads, const std::function<void(unsigned)>& body) {
@@ -157,6 +184,14 @@ void report_megabytes(const std::string& phase, std::uint64_t bytes, double seco
               "\n",
               phase.c_str(), static_cast<double>(bytes) / seconds / 1e6, static_cast<unsigned long long>(bytes),
               seconds);
+  std::fflush(stdout);
+}
+
+void report_cost(const std::string& phase, std::uint64_t operations, double seconds) {
+  std::printf(R"({"phase": "%s", "unit": "us", "value": %.3f, "operations": %llu, "seconds": %.6f})"
+              "\n",
+              phase.c_str(), seconds / static_cast<double>(operations) * 1e6,
+              static_cast<unsigned long long>(operations), seconds);
   std::fflush(stdout);
 }
 

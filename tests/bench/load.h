@@ -69,8 +69,15 @@ class File {
   std::string path_;
 };
 
+// One call each, which ends the program when it fails.
+void make_directory(const std::string& path);
+void remove_file(const std::string& path);
+void look_at(const std::string& path);  // stat
+
 // Has the kernel forget names, attributes and clean pages, and leaves the daemon's memory as it is. Needs root.
 void make_kernel_forget();
+// The same for names and attributes alone: the kernel keeps pages, and with them what it has read of an image.
+void make_kernel_forget_names();
 
 // What one phase did.
 struct Figures {
@@ -88,9 +95,13 @@ Figures run_for(unsigned threads, double seconds, const std::function<void(unsig
 // One line of JSON on standard output: {"phase": ..., "unit": "ops/s", "value": ..., "p50_us": ...}.
 void report(const std::string& phase, Figures figures);
 void report_megabytes(const std::string& phase, std::uint64_t bytes, double seconds);
+// What one operation took, in microseconds: all of them together, through their number.
+void report_cost(const std::string& phase, std::uint64_t operations, double seconds);
 
 void run_metadata(const Options& options);
 void run_fsync(const Options& options);
 void run_stream(const Options& options);
+void run_scale(const Options& options);
+void run_mixed(const Options& options);
 
 }  // namespace tarnfs::bench

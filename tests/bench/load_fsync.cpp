@@ -20,12 +20,8 @@ std::string with_jobs(const std::string& phase, unsigned jobs) {
   return phase + "_" + std::to_string(jobs) + (jobs == 1 ? "_job" : "_jobs");
 }
 
-void make_directory(const std::string& path) {
+void ensure_directory(const std::string& path) {
   if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) fail("mkdir", path);
-}
-
-void remove_file(const std::string& path) {
-  if (::unlink(path.c_str()) != 0) fail("unlink", path);
 }
 
 constexpr std::size_t kChunkBytes = 1 << 20;
@@ -73,7 +69,7 @@ void append(unsigned jobs, double seconds) {
 // A mail spool: each job has its own directory.
 void create(unsigned jobs, double seconds) {
   const std::vector<char> data = random_bytes(kPageBytes);
-  for (unsigned job = 0; job < jobs; ++job) make_directory("spool" + std::to_string(job));
+  for (unsigned job = 0; job < jobs; ++job) ensure_directory("spool" + std::to_string(job));
   const auto path_of = [](unsigned job, std::uint64_t n) {
     return "spool" + std::to_string(job) + "/" + std::to_string(n);
   };

@@ -3,6 +3,8 @@
 //   tarnfs_bench_load metadata DIRECTORY [files=N] [threads=N]
 //   tarnfs_bench_load fsync DIRECTORY [milliseconds=N] [file_mib=N]
 //   tarnfs_bench_load stream DIRECTORY phase=NAME [milliseconds=N] [file_mib=N]
+//   tarnfs_bench_load scale DIRECTORY step=NAME [files=N] [directories=N] [threads=N] [...], see load_scale.cpp
+//   tarnfs_bench_load mixed DIRECTORY [milliseconds=N] [file_mib=N]
 #include <unistd.h>
 
 #include <cstdio>
@@ -13,7 +15,7 @@
 int main(int argc, char** argv) {
   using namespace tarnfs::bench;
   if (argc < 3) {
-    std::fprintf(stderr, "usage: tarnfs_bench_load metadata|fsync|stream DIRECTORY [KEY=VALUE]...\n");
+    std::fprintf(stderr, "usage: tarnfs_bench_load metadata|fsync|stream|scale|mixed DIRECTORY [KEY=VALUE]...\n");
     return 2;
   }
   const std::string suite = argv[1];
@@ -25,6 +27,10 @@ int main(int argc, char** argv) {
     run_fsync(options);
   } else if (suite == "stream") {
     run_stream(options);
+  } else if (suite == "scale") {
+    run_scale(options);
+  } else if (suite == "mixed") {
+    run_mixed(options);
   } else {
     std::fprintf(stderr, "tarnfs_bench_load: there is no load %s\n", suite.c_str());
     return 2;

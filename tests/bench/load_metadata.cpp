@@ -47,21 +47,8 @@ Share make_share(unsigned thread, unsigned files) {
   return share;
 }
 
-void make_directory(const std::string& path) {
-  if (::mkdir(path.c_str(), 0755) != 0) fail("mkdir", path);
-}
-
 void remove_directory(const std::string& path) {
   if (::rmdir(path.c_str()) != 0) fail("rmdir", path);
-}
-
-void remove_file(const std::string& path) {
-  if (::unlink(path.c_str()) != 0) fail("unlink", path);
-}
-
-void look_at(const std::string& path) {
-  struct stat found {};
-  if (::stat(path.c_str(), &found) != 0) fail("stat", path);
 }
 
 std::uint64_t count_names(const std::string& path) {
