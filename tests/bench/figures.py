@@ -4,16 +4,22 @@ A result is a dictionary {suite: {phase: {peer: {round: {"value": ..., "unit": .
 and a peer that failed in a round has no entry there.
 """
 
+import re
 from statistics import median
 
-# Units of which less is better. All others are rates.
-LESS_IS_BETTER = ("s", "x", "us")
+# Units of which less is better. All others are rates, or of one rate to another ("ratio").
+LESS_IS_BETTER = ("s", "x", "us", "ms", "MiB", "%")
 SUBJECT = "tarnfs"
 # What FUSE itself costs. It says something of the subject only when both have the same transport.
 CEILING = "nullfs"
 
 # From the weakest to the strongest promise about what is on the disk at its end.
 UNTAR_PHASES = ("untar", "untar_sync", "untar_unmount")
+
+# The suite `scale`: all files in one directory, or spread over many, and what is done with them.
+SHAPES = ("one_directory", "many_directories")
+COSTS = ("create", "stat", "open_close", "unlink")
+COST_PHASE = re.compile(rf"({'|'.join(SHAPES)})_({'|'.join(COSTS)})_at_(\d+)")
 
 # What issues of the project ask for: (suite, phases, peer, at least this ratio of tarnfs to the peer).
 GOALS = (
@@ -46,8 +52,18 @@ GOALS = (
     *(("tree", phase, "passthrough_hp", 4.0) for phase in UNTAR_PHASES),
     *(("tree", phase, "passthrough_hp", 2.0) for phase in ("find_stat_cold", "grep_cold", "cp_a", "rm_r")),
 )
-# The same for figures of which there must be at most so much: (suite, phase, unit's limit).
-LIMITS = (("fsync", "write_amplification", 1.05),)
+# The same for figures of tarnfs alone: (suite, phase, at most so much).
+LIMITS = (
+    ("fsync", "write_amplification", 1.05),
+    # 300 MiB, and what `cache` and `dirty_limit` are by default.
+    *(("scale", f"{shape}_memory_max", 300 + 128 + 256) for shape in SHAPES),
+    ("scale", "idle_cpu_percent", 0.1),
+)
+# (suite, phase, at least so much)
+LEASTS = (
+    *(("scale", f"{shape}_create_last_to_first", 0.9) for shape in SHAPES),
+    ("scale", "threads_8_to_2", 1.0),
+)
 
 
 def less_is_better(unit):
@@ -115,8 +131,33 @@ def judge(summary):
         if ratio:
             figure = ratio["median"]
             judged.append((suite, phase, f"tarnfs / {peer}", f"at least {goal:g}", figure, figure >= goal))
-    for suite, phase, limit in LIMITS:
+    bounds = [(*rest, limit, "at most", lambda value, limit: value <= limit) for *rest, limit in LIMITS]
+    bounds += [(*rest, least, "at least", lambda value, least: value >= least) for *rest, least in LEASTS]
+    for suite, phase, bound, words, holds in bounds:
         value = summary.get(suite, {}).get(phase, {}).get("medians", {}).get(SUBJECT)
         if value is not None:
-            judged.append((suite, phase, SUBJECT, f"at most {limit:g}", value, value <= limit))
+            judged.append((suite, phase, SUBJECT, f"{words} {bound:g}", value, holds(value, bound)))
     return judged
+
+
+def cost_phase(shape, operation, files):
+    """The name of the phase that tells what an operation costs when there are so many files."""
+    return f"{shape}_{operation}_at_{files}"
+
+
+def cost_curves(phases):
+    """{(shape, operation): {peer: [(number of files, cost), ...]}} of the phases that cost_phase() named."""
+    curves = {}
+    for phase, row in phases.items():
+        if not (named := COST_PHASE.fullmatch(phase)):
+            continue
+        shape, operation, files = named.groups()
+        for peer, value in row["medians"].items():
+            if value is not None:
+                curves.setdefault((shape, operation), {}).setdefault(peer, []).append((int(files), value))
+    return {key: {peer: sorted(points) for peer, points in by_peer.items()} for key, by_peer in curves.items()}
+
+
+def without_curves(phases):
+    """The other phases."""
+    return {phase: row for phase, row in phases.items() if not COST_PHASE.fullmatch(phase)}

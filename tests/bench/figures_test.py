@@ -15,6 +15,8 @@ import report
 import suites
 import tree_source
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def rounds(*values, unit="ops/s"):
     return {i: {"value": value, "unit": unit} for i, value in enumerate(values) if value is not None}
@@ -42,6 +44,12 @@ class Ratios(unittest.TestCase):
         summary = figures.summarize({"tree": {"untar": {"tarnfs": tarnfs, "btrfs": btrfs}}}, ["tarnfs", "btrfs"])
         self.assertEqual(summary["tree"]["untar"]["ratios"]["btrfs"]["median"], 0.5)
         self.assertEqual([row[-1] for row in figures.judge(summary)], [False])
+
+    def test_what_a_unit_says_of_better(self):
+        for unit in ("s", "x", "us", "ms", "MiB", "%"):
+            self.assertEqual(figures.ratios(rounds(2, unit=unit), rounds(6, unit=unit)), [3], unit)
+        for unit in ("ops/s", "tx/s", "MB/s", "ratio"):
+            self.assertEqual(figures.ratios(rounds(6, unit=unit), rounds(2, unit=unit)), [3], unit)
 
     def test_a_round_that_failed_has_no_ratio(self):
         self.assertEqual(figures.ratios(rounds(4, None, 8), rounds(2, 2, None)), [2])
@@ -120,6 +128,100 @@ RECORD = {
 }
 
 
+def cost(value):
+    return {0: {"value": value, "unit": "us"}}
+
+
+COSTS = {
+    "one_directory_create_at_1000000": {"tarnfs": cost(9), "ext4": cost(4)},
+    "one_directory_create_at_10000": {"tarnfs": cost(8), "ext4": cost(3), "btrfs": {}},
+    "many_directories_open_close_at_10000": {"tarnfs": cost(7)},
+    "one_directory_memory_max": {"tarnfs": {0: {"value": 685, "unit": "MiB"}}},
+    "idle_cpu_percent": {"tarnfs": {0: {"value": 0.0, "unit": "%"}}},
+    "threads_8_to_2": {"tarnfs": {0: {"value": 1.25, "unit": "ratio"}}},
+    "one_directory_create_last_to_first": {"tarnfs": {0: {"value": 0.5, "unit": "ratio"}}},
+}
+
+
+class Scale(unittest.TestCase):
+    def setUp(self):
+        self.phases = figures.summarize({"scale": COSTS}, RECORD["peers"])["scale"]
+
+    def test_curves_are_in_the_order_of_the_numbers_of_files(self):
+        self.assertEqual(
+            figures.cost_curves(self.phases),
+            {
+                ("one_directory", "create"): {"tarnfs": [(10000, 8), (1000000, 9)], "ext4": [(10000, 3), (1000000, 4)]},
+                ("many_directories", "open_close"): {"tarnfs": [(10000, 7)]},
+            },
+        )
+        self.assertEqual(list(figures.without_curves(self.phases)), list(COSTS)[3:])
+
+    def test_names_of_phases_are_found_again(self):
+        for shape in figures.SHAPES:
+            for operation in figures.COSTS:
+                phases = {figures.cost_phase(shape, operation, 20): {"medians": {"tarnfs": 1}}}
+                self.assertEqual(figures.cost_curves(phases), {(shape, operation): {"tarnfs": [(20, 1)]}})
+
+    def test_goals_of_figures_of_its_own(self):
+        met = {phase: (goal, met) for _, phase, _, goal, _, met in figures.judge({"scale": self.phases})}
+        self.assertEqual(
+            met,
+            {
+                "one_directory_memory_max": ("at most 684", False),
+                "idle_cpu_percent": ("at most 0.1", True),
+                "one_directory_create_last_to_first": ("at least 0.9", False),
+                "threads_8_to_2": ("at least 1", True),
+            },
+        )
+
+    def test_the_report_has_bars_and_lines(self):
+        with tempfile.TemporaryDirectory() as directory:
+            report.write({**RECORD, "results": {"scale": COSTS}}, Path(directory))
+            names = sorted(path.name for path in Path(directory).iterdir())
+            self.assertEqual(names, ["results.json", "results.md", "scale.svg", "scale_lines.svg"])
+            text = (Path(directory) / "results.md").read_text()
+            bars = (Path(directory) / "scale.svg").read_text()
+        self.assertIn("![scale_lines](scale_lines.svg)", text)
+        self.assertIn("| one_directory_create_at_10000 | us | 8.00 | 3.00 |", text)
+        self.assertIn("threads_8_to_2", bars)
+        self.assertNotIn("create_at", bars)
+
+
+class Lines(unittest.TestCase):
+    def test_ticks_are_round_and_reach_the_largest(self):
+        self.assertEqual(plots.ticks(9.4), [0, 2, 4, 6, 8, 10])
+        self.assertEqual(plots.ticks(100), [0, 20, 40, 60, 80, 100])
+        self.assertEqual(plots.ticks(101), [0, 50, 100, 150])
+        self.assertEqual(plots.ticks(0)[-1], 1)
+        for most in (0.003, 0.7, 1, 12.5, 33, 4999, 1e7):
+            found = plots.ticks(most)
+            self.assertLess(found[-2], most)
+            self.assertGreaterEqual(found[-1], most * (1 - 1e-9))
+            self.assertLessEqual(len(found), plots.TICKS_MAX + 1)
+
+    def test_counts(self):
+        texts = [plots.count_text(count) for count in (400, 10_000, 2500, 1_000_000)]
+        self.assertEqual(texts, ["400", "10k", "2.5k", "1M"])
+
+    def drawn(self, panels):
+        root = xml.fromstring(plots.lines("a < b", panels, ["tarnfs", "ext4"], "files", "µs"))
+        texts = [line.get("points").replace(",", " ") for line in root.iter(f"{SVG}polyline")]
+        return [[float(number) for number in text.split()] for text in texts]
+
+    def test_x_is_logarithmic_and_y_begins_at_0(self):
+        points = [(10_000, 0), (100_000, 5), (1_000_000, 10)]
+        ((x1, y1, x2, y2, x3, y3),) = self.drawn({"create": {"tarnfs": points}})
+        self.assertAlmostEqual(x2 - x1, x3 - x2, delta=0.2)
+        self.assertAlmostEqual(y1 - y2, y2 - y3, delta=0.2)
+        self.assertGreater(y1, y3)
+        self.assertGreater(x3, x1)
+
+    def test_a_line_for_each_peer_that_a_panel_has(self):
+        panels = {"create": {"tarnfs": [(10, 1)], "ext4": [(10, 2)]}, "stat": {"ext4": [(10, 2), (20, 3)]}, "none": {}}
+        self.assertEqual([len(points) for points in self.drawn(panels)], [2, 2, 4])
+
+
 class Summaries(unittest.TestCase):
     def setUp(self):
         self.summary = figures.summarize(RESULTS, RECORD["peers"])
@@ -136,7 +238,7 @@ class Summaries(unittest.TestCase):
         )
 
     def test_every_goal_is_in_a_suite_that_there_is(self):
-        for suite, *_ in (*figures.GOALS, *figures.LIMITS):
+        for suite, *_ in (*figures.GOALS, *figures.LIMITS, *figures.LEASTS):
             self.assertIn(suite, report.SUITE_TITLES)
 
     def test_every_suite_has_a_title(self):

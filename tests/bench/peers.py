@@ -11,13 +11,17 @@ import socket
 import subprocess
 from pathlib import Path
 
-from places import BenchError, Daemon, has_io_uring, program, run, unmount
+from places import BenchError, Daemon, has_io_uring, program, run, unmount, wait_for_rest
 
 SOURCES = Path(__file__).resolve().parent
 # What packaging/libfuse/build made, if it did: a newer libfuse than the system's, with io_uring, and its examples.
 LIBFUSE = SOURCES.parents[1] / "build" / "libfuse"
 EXAMPLES = (LIBFUSE / "examples", Path("/usr/share/doc/libfuse3-dev/examples"))
-SUITES = ("fsync", "metadata", "stream", "tree")
+SUITES = ("fsync", "metadata", "stream", "tree", "scale", "mixed")
+KEEPS_NOTHING = "it does not keep what is written to it"
+HOLDS_FILES_OPEN = "it holds a file open for each name that the kernel knows"
+SEARCHES_LINEARLY = "it reads a directory from its begin to find a name, so that creating n files takes n squared"
+CREATES_SLOWLY = "it takes nearly a millisecond to create a file, and so more than half an hour for each round"
 EXAMPLES_FOUND = ("UTIMENSAT", "FALLOCATE", "POSIX_FALLOCATE", "COPY_FILE_RANGE", "SETXATTR", "SYS_XATTR_H")
 IO_URING = "io_uring"
 CLASSIC = "/dev/fuse"
@@ -26,10 +30,11 @@ CLASSIC = "/dev/fuse"
 class Bench:
     """What all peers share: where they are, how large their images are, where programs come from."""
 
-    def __init__(self, directory, binaries, image_mib, direct, settled):
+    def __init__(self, directory, binaries, image_mib, files, direct, settled):
         self.directory = directory
         self.binaries = binaries
         self.image_bytes = image_mib << 20
+        self.files = files  # how many an image must have room for; None: as many as a file system has by default
         self.direct = direct  # loop devices read and write their image with O_DIRECT
         self.settled = settled  # images are written once before anything is made in them
 
@@ -76,7 +81,7 @@ def compiled(directory, name):
 class Peer:
     """A file system to measure. Subclasses say how it is made and mounted."""
 
-    suites = SUITES
+    unfit = {}  # {suite: why it cannot be measured in it}
     can_remount = True
     keeps_data = True
 
@@ -118,6 +123,23 @@ class Peer:
         """How much has been written to the image since the mount, or None where that is not known."""
         return None
 
+    def daemon_pid(self):
+        """The process that serves the mount, or None where the kernel does."""
+        return self.daemon.process.pid if self.daemon else None
+
+    def settle(self):
+        """Afterwards what was changed is in the image, and the daemon has come to rest."""
+        self.write_back()
+        if self.daemon:
+            wait_for_rest(self.daemon_pid())
+
+    def write_back(self):
+        run("sync", "-f", self.mountpoint)
+
+    def own_figures(self):
+        """What it says of itself at the end of the mixed suite."""
+        return []
+
     def note_transport(self):
         """Once it has answered requests: a FUSE daemon starts its rings only after the mount."""
         if self.transport is None:
@@ -126,7 +148,7 @@ class Peer:
     def find_transport(self):
         if self.daemon is None:
             return "none"
-        return IO_URING if has_io_uring(self.daemon.process.pid) else CLASSIC
+        return IO_URING if has_io_uring(self.daemon_pid()) else CLASSIC
 
     def start(self, command, ready=""):
         self.daemon = Daemon(self.name, command, self.mountpoint, self.directory / "log", ready)
@@ -168,11 +190,21 @@ class Tarnfs(Peer):
         self.start([self.program("tarnfs"), "-f", *(["-o", options] if options else []), self.image, self.mountpoint])
 
     def find_transport(self):
-        status = json.loads(run(self.program("tarn"), "status", "--json", self.mountpoint))
-        return IO_URING if status.get("transport") == IO_URING else CLASSIC
+        return IO_URING if self.status().get("transport") == IO_URING else CLASSIC
+
+    def status(self):
+        return json.loads(run(self.program("tarn"), "status", "--json", self.mountpoint))
+
+    def write_back(self):
+        run(self.program("tarn"), "cp", self.mountpoint)
+
+    def own_figures(self):
+        wait = self.status()["cp_wait"]
+        value = round(wait["p999_ns"] / 1e6, 4)
+        return [{"phase": "cp_wait_p999_ms", "unit": "ms", "value": value, "longest_ms": wait["longest_ns"] / 1e6}]
 
     def written_bytes(self):
-        lines = Path(f"/proc/{self.daemon.process.pid}/io").read_text().splitlines()
+        lines = Path(f"/proc/{self.daemon_pid()}/io").read_text().splitlines()
         return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
 
@@ -203,6 +235,9 @@ class TarnfsWithMirror(Tarnfs):
     def mount(self, *more_options):
         super().mount(*more_options, f"mirror=tcp://127.0.0.1:{self.port}")
         # The first copy is over before the clock starts.
+        self.write_back()
+
+    def write_back(self):
         run(self.program("tarn"), "cp", "--mirror", self.mountpoint)
 
     def remove(self):
@@ -239,7 +274,9 @@ class Loop(Peer):
 
     def make(self):
         self.bench.make_image(self.image)
-        run(*self.MAKE[self.name], self.image)
+        # The others make inodes as they need them.
+        inodes = ["-N", self.bench.files] if self.name == "ext4" and self.bench.files else []
+        run(*self.MAKE[self.name], *inodes, self.image)
 
     def mount(self):
         direct = "on" if self.bench.direct else "off"
@@ -289,7 +326,7 @@ class NullFuse(Peer):
     """What FUSE costs when the file system does nothing. Its data are zeros, so nothing that reads back what it wrote
     can run on it, and it forgets its names with its mount."""
 
-    suites = ("metadata", "stream")
+    unfit = {"fsync": KEEPS_NOTHING, "tree": KEEPS_NOTHING}
     can_remount = False
     keeps_data = False
 
@@ -309,6 +346,8 @@ class Passthrough(Peer):
     """libfuse's example on a directory of the file system below. Its program or its source is looked for where
     TARNFS_BENCH_PASSTHROUGH says, then its source among the examples that packaging/libfuse/build kept, then among
     those of libfuse3-dev."""
+
+    unfit = {"scale": HOLDS_FILES_OPEN}
 
     def places(self):
         return [Path(p) for p in os.environ.get("TARNFS_BENCH_PASSTHROUGH", "").split(os.pathsep) if p]
@@ -364,6 +403,8 @@ class Passthrough(Peer):
 
 
 class Fuse2fs(Peer):
+    unfit = {"scale": SEARCHES_LINEARLY}
+
     def missing(self):
         return self.needs("fuse2fs", "mkfs.ext4")
 
@@ -376,6 +417,8 @@ class Fuse2fs(Peer):
 
 
 class Gocryptfs(Peer):
+    unfit = {"scale": CREATES_SLOWLY}
+
     def missing(self):
         return self.needs("gocryptfs")
 

@@ -21,6 +21,9 @@ from pathlib import Path
 PATIENCE_SECONDS = 120
 COMMAND_SHOWN = 100  # characters of it in a message
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+# A process is at rest when it used less than this share of a processor for so long.
+REST_SHARE = 0.02
+REST_SECONDS = 0.05
 INSIDE = "TARNFS_BENCH_INSIDE"
 # In memory, of this run alone, and gone with its namespaces.
 SCRATCH = Path("/run/tarnfs-bench")
@@ -92,6 +95,35 @@ def has_io_uring(process):
         except FileNotFoundError:
             continue
     return False
+
+
+def cpu_seconds(process):
+    """What that process has used of the processors, in user and system time, the threads that have ended included. As
+    utime and stime in /proc/PID/stat, which count in steps too coarse for a process that does next to nothing."""
+    clock = ctypes.c_int()
+    code = ctypes.CDLL(None).clock_getcpuclockid(process, ctypes.byref(clock))
+    if code != 0:
+        raise BenchError(f"the processor time of process {process}: {os.strerror(code)}")
+    return time.clock_gettime(clock.value)
+
+
+def cpu_share(process, seconds):
+    """How much of a processor that process uses from now on, for so long."""
+    begun, used = time.monotonic(), cpu_seconds(process)
+    time.sleep(seconds)
+    return (cpu_seconds(process) - used) / (time.monotonic() - begun)
+
+
+def wait_for_rest(process):
+    """Until that process has nothing more to do: the kernel tells a file system which names it has forgotten without
+    waiting for an answer."""
+    poll(lambda: cpu_share(process, REST_SECONDS) < REST_SHARE, f"process {process} to come to rest")
+
+
+def most_memory_mib(process):
+    """The most that process has had in memory since it began."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) / 1024
 
 
 def is_mounted(directory):

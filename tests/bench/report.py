@@ -11,6 +11,8 @@ SUITE_TITLES = {
     "metadata": "Metadata",
     "stream": "Streams and random access",
     "tree": "A source tree",
+    "scale": "What an operation costs among many files",
+    "mixed": "Changes of names and attributes beside other work",
 }
 METHOD = (
     "Peers run in turn, each round in another order, and each on an image made anew. A figure is the median over the "
@@ -32,6 +34,21 @@ UNTAR_METHOD = (
     "Linux passes `sync -f` on to file systems of its own and not to those in user space: only with untar_unmount is "
     "everything in everybody's image."
 )
+SCALE_METHOD = (
+    "`X_at_N` is what X costs when there are N files: wall time through operations, all threads together; a create is "
+    "that of the files that led to N. The names of stat, open_close and unlink are a random sample, which the kernel "
+    "has forgotten; what it has read of an image stays in memory, as does what a daemon knows. last_to_first is the "
+    "rate of the last tenth of the creates through that of the first, threads_8_to_2 that of 8 threads through that of "
+    "2, and memory_max the most that the daemon had in memory."
+)
+MIXED_METHOD = (
+    "beside_busy has as many busy threads beside it as there are processors, stream_beside has six_threads beside a "
+    "stream that rewrites a file and ends each pass with fdatasync, whose own rate is stream_beside_throughput. "
+    "cp_wait_p999_ms is what tarnfs says that its operations waited for consistency points since the mount."
+)
+METHODS = {"tree": UNTAR_METHOD, "scale": SCALE_METHOD, "mixed": MIXED_METHOD}
+# What the report names the parts of a curve's name.
+SHAPE_TITLES = {"one_directory": "in one directory", "many_directories": "in many directories"}
 
 
 def number(value):
@@ -66,12 +83,28 @@ def transport_lines(transports):
     return lines
 
 
+def plots_of(suite, phases, peers):
+    """{name: SVG}: bars, and lines for what was measured at several numbers of files."""
+    title = SUITE_TITLES[suite]
+    found = {suite: plots.bars(title, figures.without_curves(phases), peers)}
+    if curves := figures.cost_curves(phases):
+        panels = {
+            f"{operation} {SHAPE_TITLES[shape]}": curves.get((shape, operation), {})
+            for operation in figures.COSTS
+            for shape in figures.SHAPES
+        }
+        found[f"{suite}_lines"] = plots.lines(title, panels, peers, "files", "µs per operation")
+    return found
+
+
 def suite_lines(suite, phases, peers, transports):
     measured = [peer for peer in peers if any(row["medians"][peer] is not None for row in phases.values())]
-    lines = [f"## {SUITE_TITLES[suite]}", "", f"![{suite}]({suite}.svg)", ""]
+    lines = [f"## {SUITE_TITLES[suite]}", ""]
+    for name in plots_of(suite, phases, peers):
+        lines += [f"![{name}]({name}.svg)", ""]
     lines += transport_lines(transports)
-    if suite == "tree":
-        lines += [UNTAR_METHOD, ""]
+    if suite in METHODS:
+        lines += [METHODS[suite], ""]
     lines += ["Medians:", ""]
     lines += table(
         ["phase", "unit", *measured],
@@ -152,4 +185,5 @@ def write(record, output):
     replace(output / "results.json", json.dumps({**record, "summary": summary}, indent=1) + "\n")
     replace(output / "results.md", markdown(record, summary))
     for suite, phases in summary.items():
-        replace(output / f"{suite}.svg", plots.bars(SUITE_TITLES[suite], phases, record["peers"]))
+        for name, drawn in plots_of(suite, phases, record["peers"]).items():
+            replace(output / f"{name}.svg", drawn)

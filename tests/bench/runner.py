@@ -26,6 +26,13 @@ VARIANT_HELP = (
     "one more tarnfs, with these mount options; of our own are bin=DIR for other programs, and mirror for a mirror"
 )
 
+SUITE_HELP = (
+    "fsync: small durable changes; metadata: names and attributes; stream: one large file; tree: a source tree; "
+    "scale: what an operation costs among up to a million files, and the daemon's memory; mixed: changes of names "
+    "beside work that wants the processors too. Default all; with --quick that is all but scale, which takes two "
+    "minutes and more for each peer and round"
+)
+
 
 class Variant(NamedTuple):
     """Another tarnfs: other options, other programs, or a mirror."""
@@ -62,7 +69,7 @@ def parse(words):
     known = ",".join(all_peers.CLASSES)
     quick = ",".join(QUICK_PEERS)
     add = parser.add_argument
-    add("--suite", choices=[*all_peers.SUITES, "all"], default="all")
+    add("--suite", choices=[*all_peers.SUITES, "all"], default="all", help=SUITE_HELP)
     add("--rounds", type=int, default=3, metavar="N", help="at least 3 for figures to be shown; default 3")
     add("--on", type=Path, metavar="DIR", help=f"where the images go; default {DISK} for fsync, else {MEMORY}")
     add("--peers", metavar="A,B,C", help=f"of {known}; default all, with --quick {quick}")
@@ -73,9 +80,11 @@ def parse(words):
     add("--sparse", action="store_true", help="do not write the images of the fsync suite before their use")
     files = "of the metadata suite; default 40000, or fewer where a passthrough peer could not have so many files open"
     add("--files", type=int, metavar="N", help=files)
-    add("--threads", type=int, default=2, metavar="N", help="of the metadata suite; default 2")
+    files = f"of the scale suite, a multiple of {suites.SCALE_FILES_STEP}; default 1000000, with --quick 200000"
+    add("--scale-files", type=int, metavar="N", help=files)
+    add("--threads", type=int, default=2, metavar="N", help="of the metadata and the scale suite; default 2")
     arguments = parser.parse_args(words)
-    arguments.suites = all_peers.SUITES if arguments.suite == "all" else (arguments.suite,)
+    arguments.suites = suites_of(arguments)
     default = QUICK_PEERS if arguments.quick or arguments.tiny else tuple(all_peers.CLASSES)
     arguments.names = tuple(arguments.peers.split(",")) if arguments.peers else default
     unknown = [name for name in arguments.names if name not in all_peers.CLASSES]
@@ -83,24 +92,44 @@ def parse(words):
         parser.error(f"no such peer: {', '.join(unknown)}; there are {known}")
     if arguments.rounds < 1:
         parser.error("at least one round")
+    if arguments.scale_files is not None:
+        step = suites.SCALE_FILES_STEP
+        if arguments.scale_files < step or arguments.scale_files % step != 0:
+            parser.error(f"the files of the scale suite are a multiple of {step}")
     for path in filter(None, [arguments.on]):
         if not path.is_dir():
             parser.error(f"{path} is no directory")
     return arguments
 
 
+def suites_of(arguments):
+    if arguments.suite != "all":
+        return (arguments.suite,)
+    return tuple(suite for suite in all_peers.SUITES if suite != "scale" or arguments.tiny or not arguments.quick)
+
+
 def sizes_of(arguments, open_files_max):
     """The same for all peers of a run, so that each of them can do it."""
     if arguments.tiny:
-        sizes = suites.Sizes(milliseconds=100, files=400, sync_file_mib=4, stream_mib=32, tree_files=300)
+        sizes = suites.Sizes(
+            milliseconds=100,
+            files=400,
+            sync_file_mib=4,
+            stream_mib=32,
+            tree_files=300,
+            scale_files=400,
+            mixed_file_mib=8,
+            idle_milliseconds=100,
+        )
     elif arguments.quick:
-        sizes = suites.Sizes(milliseconds=2000, files=20000, tree_files=4000)
+        sizes = suites.Sizes(milliseconds=2000, files=20000, tree_files=4000, scale_files=200_000)
     else:
         sizes = suites.Sizes()
     if any(issubclass(all_peers.CLASSES[name], all_peers.Passthrough) for name in arguments.names):
         # They hold a file open for each name that the kernel knows.
         sizes.files = min(sizes.files, open_files_max * 9 // 10)
     sizes.files = arguments.files or sizes.files
+    sizes.scale_files = arguments.scale_files or sizes.scale_files
     sizes.threads = arguments.threads
     return sizes
 
@@ -182,14 +211,15 @@ class Session:
         }
         work = self.directories[base] / suite
         work.mkdir(exist_ok=True)
-        return all_peers.Bench(work, self.binaries, self.sizes.image_mib(), on_disk, settled)
+        sizes = self.sizes.image_mib(suite), self.sizes.files_max(suite)
+        return all_peers.Bench(work, self.binaries, *sizes, on_disk, settled)
 
     def available(self, suite, bench):
         """The peers that can be measured; the others are named."""
         found = []
         for peer in all_peers.make_peers(self.arguments.names, self.arguments.variant, bench):
-            if suite not in peer.suites:
-                self.skip(peer.name, suite, "it does not keep what is written to it")
+            if reason := peer.unfit.get(suite):
+                self.skip(peer.name, suite, reason)
             elif reason := peer.missing():
                 self.skip(peer.name, suite, reason)
             else:

@@ -6,8 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import figures
 import tree_source
-from places import SCRATCH, BenchError, forget_pages, run
+from places import SCRATCH, BenchError, cpu_share, forget_pages, most_memory_mib, run, wait_for_rest
 
 SOURCES = Path(__file__).resolve().parent
 STREAM_PHASES = (
@@ -21,23 +22,52 @@ STREAM_PHASES = (
 )
 SQLITE_MODES = ("delete", "wal")
 AMPLIFICATION_PHASE = "write_amplification"
+SCALE_DIRECTORIES_MAX = 1000
+SCALE_FILES_STEP = 100  # the number of files is a multiple of it
+SCALE_SAMPLE = 20000
+# So that what changes with time counts for both.
+SCALE_THREAD_TURNS = (2, 8, 8, 2)
+SCALE_SECONDS_MAX = 3600  # of one step
+BYTES_PER_FILE = 8 << 10  # of an image: inode, name, and two copies of each
 
 
 class Sizes:
     """How much each suite does. The tree and its copy together have fewer than 20,000 entries: passthrough peers hold a
     file open for each, and that is a common limit."""
 
-    def __init__(self, milliseconds=5000, files=40000, threads=2, sync_file_mib=64, stream_mib=1024, tree_files=9000):
+    def __init__(
+        self,
+        milliseconds=5000,
+        files=40000,
+        threads=2,
+        sync_file_mib=64,
+        stream_mib=1024,
+        tree_files=9000,
+        scale_files=1_000_000,
+        mixed_file_mib=256,
+        idle_milliseconds=5000,
+    ):
         self.milliseconds = milliseconds
         self.files = files
         self.threads = threads
         self.sync_file_mib = sync_file_mib
         self.stream_mib = stream_mib
         self.tree_files = tree_files
+        self.scale_files = scale_files
+        self.mixed_file_mib = mixed_file_mib
+        self.idle_milliseconds = idle_milliseconds
 
-    def image_mib(self):
+    def image_mib(self, suite):
         # Three times what the largest file takes: a copy-on-write file system needs room for the new beside the old.
-        return max(2048, self.stream_mib * 3) if self.stream_mib >= 256 else 512
+        enough = max(2048, self.stream_mib * 3) if self.stream_mib >= 256 else 512
+        return max(enough, self.scale_files * BYTES_PER_FILE >> 20) if suite == "scale" else enough
+
+    def files_max(self, suite):
+        """How many files an image must have room for, or None where any has."""
+        return self.scale_files + 4 * SCALE_DIRECTORIES_MAX if suite == "scale" else None
+
+    def scale_directories(self, shape):
+        return 1 if shape == "one_directory" else max(2, min(SCALE_DIRECTORIES_MAX, self.scale_files // 100))
 
 
 def figures_of(output):
@@ -180,7 +210,98 @@ def run_untar(peer, archive, place):
     yield watch.figure("untar_unmount")
 
 
-RUN = {"fsync": run_fsync, "metadata": run_metadata, "stream": run_stream, "tree": run_tree}
+def mount_another(peer):
+    """Made anew: nothing of what was done with it is left, nor of its daemon's memory."""
+    peer.unmount()
+    peer.remove()
+    peer.create()
+    peer.mount()
+
+
+def run_scale(peer, load, sizes):
+    peer.mount()
+    for shape in figures.SHAPES:
+        yield from run_shape(peer, load, sizes, shape)
+        mount_another(peer)
+    yield run_thread_turns(peer, load, sizes)
+    if peer.daemon_pid():
+        peer.settle()
+        share = cpu_share(peer.daemon_pid(), sizes.idle_milliseconds / 1000)
+        yield {"phase": "idle_cpu_percent", "unit": "%", "value": round(share * 100, 4)}
+    peer.unmount()
+
+
+def run_shape(peer, load, sizes, shape):
+    """What an operation costs at a hundredth of the files, at a tenth, and at all of them."""
+    place = make_place(peer, shape)
+    words = [f"directories={sizes.scale_directories(shape)}", f"threads={sizes.threads}", f"sample={SCALE_SAMPLE}"]
+
+    def step(name, files, *more):
+        command = (load, "scale", place, f"step={name}", f"files={files}", *words, *more)
+        return figures_of(run(*command, seconds=SCALE_SECONDS_MAX))
+
+    total, there, parts = sizes.scale_files, 0, []
+    for files in (total // 100, total // 10, total):
+        made = step("create", files, f"from={there}", f"part={total // 10}")
+        yield cost_figure(shape, "create", files, made)
+        parts += made
+        there = files
+        peer.settle()
+        for operation in ("stat", "open_close", "unlink"):
+            step("forget", files)
+            if peer.daemon_pid():
+                wait_for_rest(peer.daemon_pid())
+            yield cost_figure(shape, operation, files, step(operation, files))
+        peer.settle()
+    # The first two parts are the first tenth together.
+    first = sum(part["seconds"] for part in parts[:2])
+    tenths = [first, *(part["seconds"] for part in parts[2:])]
+    value = round(first / tenths[-1], 4)
+    yield {"phase": f"{shape}_create_last_to_first", "unit": "ratio", "value": value, "tenths_seconds": tenths}
+    if peer.daemon_pid():
+        value = round(most_memory_mib(peer.daemon_pid()), 1)
+        yield {"phase": f"{shape}_memory_max", "unit": "MiB", "value": value}
+
+
+def cost_figure(shape, operation, files, parts):
+    operations, seconds = (sum(part[key] for part in parts) for key in ("operations", "seconds"))
+    value = round(seconds / operations * 1e6, 3)
+    phase = figures.cost_phase(shape, operation, files)
+    return {"phase": phase, "unit": "us", "value": value, "operations": operations, "seconds": seconds}
+
+
+def run_thread_turns(peer, load, sizes):
+    """The rate at which 8 threads create files, through that of 2 threads: each in a new directory of its own."""
+    place = make_place(peer, "threads")
+    operations, seconds = {}, {}
+    for turn, threads in enumerate(SCALE_THREAD_TURNS):
+        peer.settle()
+        words = [f"directory=turn{turn}", f"threads={threads}", f"files={sizes.scale_files // 20}"]
+        (made,) = figures_of(run(load, "scale", place, "step=fresh", *words, seconds=SCALE_SECONDS_MAX))
+        operations[threads] = operations.get(threads, 0) + made["operations"]
+        seconds[threads] = seconds.get(threads, 0) + made["seconds"]
+    rates = {threads: round(operations[threads] / seconds[threads], 1) for threads in sorted(seconds)}
+    value = round(rates[8] / rates[2], 4)
+    return {"phase": "threads_8_to_2", "unit": "ratio", "value": value, "rates": rates}
+
+
+def run_mixed(peer, load, sizes):
+    peer.mount()
+    place = make_place(peer, "mixed")
+    words = [f"milliseconds={sizes.milliseconds}", f"file_mib={sizes.mixed_file_mib}"]
+    yield from figures_of(run(load, "mixed", place, *words))
+    yield from peer.own_figures()
+    peer.unmount()
+
+
+RUN = {
+    "fsync": run_fsync,
+    "metadata": run_metadata,
+    "stream": run_stream,
+    "tree": run_tree,
+    "scale": run_scale,
+    "mixed": run_mixed,
+}
 
 
 def measure(suite, peer, load, sizes):
