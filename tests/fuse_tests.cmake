@@ -4,7 +4,7 @@ tarnfs_unit_test(fuse_mount_test LINKS fs/fuse)
 # The same over io_uring, where the library and the kernel have it; else it says why and skips.
 add_test(NAME fuse_mount_io_uring_test COMMAND fuse_mount_test)
 set_tests_properties(fuse_mount_io_uring_test PROPERTIES
-  LABELS quick TIMEOUT 120 ENVIRONMENT TARNFS_TEST_IO_URING=1)
+  LABELS quick TIMEOUT ${unit_test_seconds_max} ENVIRONMENT TARNFS_TEST_IO_URING=1)
 tarnfs_unit_test(control_text_test LINKS fs/control)
 tarnfs_unit_test(control_server_test LINKS fs/control)
 tarnfs_unit_test(fuse_mount_options_test LINKS fs/daemon fs/tools)

@@ -16,8 +16,8 @@
 namespace tarnfs::testing {
 namespace {
 
-// Half of the limit of a unit test in tests/CMakeLists.txt.
-constexpr std::chrono::seconds kPatience{60};
+// Less than the limits of unit tests in tests/CMakeLists.txt.
+constexpr std::chrono::seconds kPatience{100};
 
 std::string line_of(const std::filesystem::path& file) {
   std::ifstream in(file);
