@@ -22,6 +22,39 @@ void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* /*file
   reply_attributes(request, file_system_of(request).attributes(inode_of(inode)));
 }
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+statx_timestamp statx_time_of(const Timestamp& time) {
+  return {.tv_sec = time.seconds, .tv_nsec = time.nanoseconds};
+}
+
+// Asked for instead of GETATTR by who wants to know the time of birth.
+void answer_statx(fuse_req_t request, fuse_ino_t inode, int /*flags*/, int /*mask*/, fuse_file_info* /*file*/) {
+  const auto attributes = file_system_of(request).attributes(inode_of(inode));
+  if (!attributes.ok()) {
+    reply_error(request, attributes.error());
+    return;
+  }
+  const struct stat basic = stat_of(*attributes);
+  struct statx result {};
+  result.stx_mask = STATX_BASIC_STATS | STATX_BTIME;
+  result.stx_blksize = static_cast<std::uint32_t>(basic.st_blksize);
+  result.stx_nlink = static_cast<std::uint32_t>(basic.st_nlink);
+  result.stx_uid = basic.st_uid;
+  result.stx_gid = basic.st_gid;
+  result.stx_mode = static_cast<std::uint16_t>(basic.st_mode);
+  result.stx_ino = basic.st_ino;
+  result.stx_size = static_cast<std::uint64_t>(basic.st_size);
+  result.stx_blocks = static_cast<std::uint64_t>(basic.st_blocks);
+  result.stx_rdev_major = attributes->device_major;
+  result.stx_rdev_minor = attributes->device_minor;
+  result.stx_atime = statx_time_of(attributes->accessed);
+  result.stx_mtime = statx_time_of(attributes->modified);
+  result.stx_ctime = statx_time_of(attributes->changed);
+  result.stx_btime = statx_time_of(attributes->born);
+  fuse_reply_statx(request, 0, &result, front_end_of(request).timeout_seconds);
+}
+#endif
+
 void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set) {
   constexpr int kNow = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
   const Timestamp now = (to_set & kNow) != 0 ? system_clock().now() : Timestamp{};
@@ -156,6 +189,9 @@ void add_inode_operations(fuse_lowlevel_ops& operations) {
   operations.setxattr = answered_here<answer_setxattr>();
   operations.removexattr = answered_here<answer_removexattr>();
   operations.ioctl = answered_here<answer_ioctl>();
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+  operations.statx = answered_here<answer_statx>();
+#endif
 }
 
 }  // namespace tarnfs

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import subprocess
+import time
 
 import harness
 from harness import TarnTest, run
@@ -226,6 +227,19 @@ class Posix(TarnTest):
             self.assertEqual(os.lseek(file.fileno(), 8192, os.SEEK_HOLE), 8192)
             self.assert_errno(errno.ENXIO, os.lseek, file.fileno(), (1 << 20) + 8192, os.SEEK_DATA)
         self.remount()
+
+    def test_time_of_birth(self):
+        path = self.root / "file"
+        before = int(time.time())
+        path.write_text("content")
+        os.utime(path, (0, 0))
+        born = run("stat", "-c", "%W", path).stdout.strip()
+        if born == "0":
+            self.skipTest("this libfuse does not pass on statx")
+        self.assertIn(int(born), range(before, int(time.time()) + 1))
+        self.remount()
+        self.assertEqual(run("stat", "-c", "%W %Y", path).stdout.strip(), f"{born} 0")
+        self.assertEqual(path.read_text(), "content")
 
     def test_copy_file_range(self):
         data = os.urandom(3_000_000)
