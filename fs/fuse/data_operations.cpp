@@ -124,7 +124,7 @@ void answer_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offs
   const FallocateOptions options{.keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0,
                                  .punch_hole = (mode & FALLOC_FL_PUNCH_HOLE) != 0,
                                  .zero_range = (mode & FALLOC_FL_ZERO_RANGE) != 0};
-  Status status = drop_privileges(request, inode_of(inode));
+  Status status = drop_privileges_unless_root(request, inode_of(inode));
   if (status.ok()) {
     status = file_system_of(request).fallocate(inode_of(inode), static_cast<std::uint64_t>(offset),
                                                static_cast<std::uint64_t>(length), options);
@@ -159,7 +159,7 @@ void answer_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offs
     fuse_reply_err(request, EINVAL);
     return;
   }
-  if (const Status dropped = drop_privileges(request, inode_of(to)); !dropped.ok()) {
+  if (const Status dropped = drop_privileges_unless_root(request, inode_of(to)); !dropped.ok()) {
     reply_error(request, dropped.error());
     return;
   }

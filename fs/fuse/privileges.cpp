@@ -44,11 +44,14 @@ std::uint32_t mode_without_privileges(fuse_req_t request, const Attributes& attr
 }
 
 Status drop_privileges(fuse_req_t request, InodeNumber inode) {
-  const FrontEnd& front_end = front_end_of(request);
-  if (!front_end.drops_privileges || fuse_req_ctx(request)->uid == kRoot) return {};
-  TARNFS_ASSIGN(const Attributes before, front_end.file_system.attributes(inode));
+  TARNFS_ASSIGN(const Attributes before, file_system_of(request).attributes(inode));
   if ((before.mode & (S_ISUID | S_ISGID)) == 0) return {};
   return set_mode(request, before, mode_without_privileges(request, before));
+}
+
+Status drop_privileges_unless_root(fuse_req_t request, InodeNumber inode) {
+  const bool keeps = !front_end_of(request).drops_privileges || fuse_req_ctx(request)->uid == kRoot;
+  return keeps ? Status() : drop_privileges(request, inode);
 }
 
 Status drop_group_privilege(fuse_req_t request, InodeNumber inode) {

@@ -15,8 +15,10 @@ namespace tarnfs {
 
 // What is left of the mode when this caller changes the file.
 std::uint32_t mode_without_privileges(fuse_req_t request, const Attributes& attributes);
-// Before the caller changes content, where that takes privileges away. May be done twice.
+// Before the caller changes content, of whom the kernel says that he may not keep them. May be done twice.
 Status drop_privileges(fuse_req_t request, InodeNumber inode);
+// The same for a request of which the kernel does not say it.
+Status drop_privileges_unless_root(fuse_req_t request, InodeNumber inode);
 // After the caller has set an access ACL: S_ISGID alone, where he is not in the group, as with chmod(2).
 Status drop_group_privilege(fuse_req_t request, InodeNumber inode);
 
