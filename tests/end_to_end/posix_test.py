@@ -237,6 +237,12 @@ class Posix(TarnTest):
         if born == "0":
             self.skipTest("this libfuse does not pass on statx")
         self.assertIn(int(born), range(before, int(time.time()) + 1))
+        for number in range(50):
+            other = self.root / f"file {number}"
+            other.write_text("content")
+            born, changed = run("stat", "-c", "%.9W %.9Z", other).stdout.split()
+            self.assertLessEqual(float(born), float(changed), "the kernel notes changes, we note births")
+        born = run("stat", "-c", "%W", path).stdout.strip()
         self.remount()
         self.assertEqual(run("stat", "-c", "%W %Y", path).stdout.strip(), f"{born} 0")
         self.assertEqual(path.read_text(), "content")

@@ -67,7 +67,7 @@ def reason_group(reason):
     return re.sub(r"\s+", " ", re.sub(r"/\S+", "…", reason)).strip()
 
 
-def describe(results, facts):
+def describe(results, excluded, facts):
     lines = ["# xfstests on tarnfs", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", "| passed | failed | not run | minutes |", "|---|---|---|---|"]
@@ -75,6 +75,7 @@ def describe(results, facts):
     lines.append(f"| {' | '.join(str(count) for count in counts)} |")
     if results.failed:
         lines += ["", "## Failed", ""] + [f"- {name}: {why}" for name, why in results.failed.items()]
+    lines += ["", "## Excluded", ""] + [f"- {name}: {why}" for name, why in excluded.items()]
     lines += ["", "## Not run", "", "| tests | why |", "|---|---|"]
     groups = Counter(reason_group(why) for why in results.not_run.values())
     lines += [f"| {count} | {why} |" for why, count in groups.most_common()]
