@@ -13,12 +13,13 @@
 
 #include "common/log.h"
 #include "tests/support/crash_simulation.h"
+#include "tests/support/thread_sanitizer.h"
 
 using tarnfs::testing::CrashSimulation;
 
 namespace {
 
-constexpr std::uint64_t kStatesDefault = 3000;
+constexpr std::uint64_t kStatesDefault = 3000 / tarnfs::testing::kOneRoundOf;
 constexpr std::uint64_t kStatesCi = 20'000;
 constexpr std::uint64_t kStatesFull = 200'000;
 constexpr std::uint64_t kStatesForPlantedBug = 2000;

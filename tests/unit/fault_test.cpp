@@ -11,6 +11,7 @@
 #include "tests/support/crash_states.h"
 #include "tests/support/fault_block_device.h"
 #include "tests/support/simulated_clock.h"
+#include "tests/support/thread_sanitizer.h"
 #include "tests/support/volume_life.h"
 #include "tests/support/watchdog.h"
 
@@ -185,9 +186,9 @@ std::string text_of(const Fault& fault) {
          effects[static_cast<int>(fault.effect)] + (fault.for_good ? " for good" : " once");
 }
 
-// Every N until none is hit. Returns how many were.
+// Every N until none is hit, which is the number that is returned.
 std::uint64_t fail_everywhere(const StartingPoint& start, Watchdog& watchdog, Fault fault) {
-  for (fault.at = 0;; ++fault.at) {
+  for (fault.at = 0;; fault.at += kOneRoundOf) {
     watchdog.begin(text_of(fault));
     FaultRun run(start, fault);
     const std::string problem = run.run();
