@@ -38,7 +38,8 @@ def read_results(path):
         seconds += took
         failure, skipped = case.find("failure"), case.find("skipped")
         if failure is not None:
-            failed[name] = failure.get("message") or "failed"
+            # Without the place of its output.
+            failed[name] = re.sub(r"\s*\(see [^)]*\)", "", failure.get("message") or "failed")
         elif skipped is not None:
             not_run[name] = skipped.get("message") or ""
         else:

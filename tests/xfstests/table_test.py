@@ -10,7 +10,9 @@ import table
 REPORT = """<?xml version="1.0" encoding="UTF-8"?>
 <testsuite name="xfstests" failures="1" skipped="2" tests="4">
   <testcase classname="xfstests.global" name="generic/001" time="4"></testcase>
-  <testcase classname="xfstests.global" name="generic/002" time="1"><failure message="- output mismatch" /></testcase>
+  <testcase classname="xfstests.global" name="generic/002" time="1">
+    <failure message="- output mismatch (see /a/002.out.bad)" />
+  </testcase>
   <testcase classname="xfstests.global" name="generic/003" time="0"><skipped message="no /dev/a here" /></testcase>
   <testcase classname="xfstests.global" name="generic/004" time="0"><skipped message="no /dev/b here" /></testcase>
 </testsuite>
