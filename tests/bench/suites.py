@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import figures
@@ -31,31 +32,20 @@ SCALE_SECONDS_MAX = 3600  # of one step
 BYTES_PER_FILE = 8 << 10  # of an image: inode, name, and two copies of each
 
 
+@dataclass
 class Sizes:
     """How much each suite does. The tree and its copy together have fewer than 20,000 entries: passthrough peers hold a
     file open for each, and that is a common limit."""
 
-    def __init__(
-        self,
-        milliseconds=5000,
-        files=40000,
-        threads=2,
-        sync_file_mib=64,
-        stream_mib=1024,
-        tree_files=9000,
-        scale_files=1_000_000,
-        mixed_file_mib=256,
-        idle_milliseconds=5000,
-    ):
-        self.milliseconds = milliseconds
-        self.files = files
-        self.threads = threads
-        self.sync_file_mib = sync_file_mib
-        self.stream_mib = stream_mib
-        self.tree_files = tree_files
-        self.scale_files = scale_files
-        self.mixed_file_mib = mixed_file_mib
-        self.idle_milliseconds = idle_milliseconds
+    milliseconds: int = 5000
+    files: int = 40000
+    threads: int = 2
+    sync_file_mib: int = 64
+    stream_mib: int = 1024
+    tree_files: int = 9000
+    scale_files: int = 1_000_000
+    mixed_file_mib: int = 256
+    idle_milliseconds: int = 5000
 
     def image_mib(self, suite):
         # Three times what the largest file takes: a copy-on-write file system needs room for the new beside the old.
