@@ -9,6 +9,7 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 
+#include <atomic>
 #include <functional>
 #include <span>
 
@@ -38,6 +39,8 @@ struct FrontEnd {
   bool drops_privileges = false;
   // Has the kernel ask for them again. Waits for nothing.
   std::function<void(InodeNumber)> forget_attributes;
+  // Nothing else that anybody waits for comes on the threads that forgets come on.
+  std::atomic<bool> forgets_come_alone{false};
   DeviceConnection connection;
   WaitEstimate large_reads;
   WaitEstimate large_writes;

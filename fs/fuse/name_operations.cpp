@@ -4,7 +4,9 @@
 #include <sys/sysmacros.h>
 
 #include <cerrno>
+#include <chrono>
 #include <string_view>
+#include <thread>
 
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/put_off.h"
@@ -43,15 +45,25 @@ void answer_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   reply_entry(request, found);
 }
 
+// Over io_uring forgets still come by /dev/fuse, where waking a thread for each costs more than all else that the
+// kernel does to drop an inode. Those that gather in a pause come in one message.
+void let_forgets_gather(const FrontEnd& front_end) {
+  constexpr std::chrono::milliseconds kPause{1};
+  if (front_end.forgets_come_alone.load(std::memory_order_relaxed)) std::this_thread::sleep_for(kPause);
+}
+
 void answer_forget(fuse_req_t request, fuse_ino_t inode, std::uint64_t count) {
-  file_system_of(request).forget(inode_of(inode), count);
+  FrontEnd& front_end = front_end_of(request);
+  front_end.file_system.forget(inode_of(inode), count);
   fuse_reply_none(request);
+  let_forgets_gather(front_end);
 }
 
 void answer_forget_multi(fuse_req_t request, std::size_t count, fuse_forget_data* forgets) {
-  FileSystem& file_system = file_system_of(request);
-  for (std::size_t i = 0; i < count; ++i) file_system.forget(inode_of(forgets[i].ino), forgets[i].nlookup);
+  FrontEnd& front_end = front_end_of(request);
+  for (std::size_t i = 0; i < count; ++i) front_end.file_system.forget(inode_of(forgets[i].ino), forgets[i].nlookup);
   fuse_reply_none(request);
+  let_forgets_gather(front_end);
 }
 
 void answer_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {

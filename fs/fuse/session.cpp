@@ -226,6 +226,7 @@ ssize_t FuseSession::write_device(int descriptor, iovec* parts, int count, void*
 }
 
 void FuseSession::take_ready(bool over_io_uring) {
+  served_.front_end.forgets_come_alone.store(over_io_uring, std::memory_order_relaxed);
   MutexLock lock(mutex_);
   over_io_uring_ = over_io_uring;
   state_ = State::kServing;
