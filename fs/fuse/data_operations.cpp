@@ -86,6 +86,11 @@ void write_and_answer(fuse_req_t request, fuse_ino_t inode, off_t offset, std::s
     status = file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), bytes, kind.options);
   }
   if (!status.ok()) {
+    if (kind.options.from_page_cache && status.error().code() != ErrorCode::kWouldWait) {
+      FrontEnd& front_end = front_end_of(request);
+      front_end.failed_writes.note(inode_of(inode), status.error().code());
+      front_end.forget_attributes(inode_of(inode));
+    }
     reply_error(request, status.error());
     return;
   }

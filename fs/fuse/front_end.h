@@ -3,7 +3,7 @@
 // Purpose: only .cpp files of fs/fuse include this header, for it includes libfuse.
 //
 // Thread safety: FrontEnd is set up before the first request (init_session() runs as the first one) and constant then,
-// but for the estimates.
+// but for the estimates and what has failed.
 #pragma once
 
 #define FUSE_USE_VERSION 314
@@ -17,6 +17,7 @@
 #include "common/wait_estimate.h"
 #include "fs/engine/file_system.h"
 #include "fs/fuse/device_requests.h"
+#include "fs/fuse/failed_writes.h"
 
 namespace tarnfs {
 
@@ -42,6 +43,7 @@ struct FrontEnd {
   // Nothing else that anybody waits for comes on the threads that forgets come on.
   std::atomic<bool> forgets_come_alone{false};
   DeviceConnection connection;
+  FailedWrites failed_writes;
   WaitEstimate large_reads;
   WaitEstimate large_writes;
   WaitEstimate fsyncs;

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "fs/engine/waiting.h"
+#include "fs/fuse/errno_map.h"
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/privileges.h"
 #include "fs/fuse/put_off.h"
@@ -18,7 +19,14 @@ Timestamp timestamp_of(const timespec& time) {
   return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)};
 }
 
-void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* /*file*/) {
+// With a file it is asked for by write(2), and by a read or seek that wants to know where the file ends.
+void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) {
+  if (file != nullptr) {
+    if (const auto failed = front_end_of(request).failed_writes.take(inode_of(inode))) {
+      fuse_reply_err(request, errno_of(*failed));
+      return;
+    }
+  }
   reply_attributes(request, file_system_of(request).attributes(inode_of(inode)));
 }
 

@@ -308,6 +308,24 @@ class Posix(TarnTest):
                         os.unlink(directory / doomed.pop())
         self.assertEqual(len(seen), len(set(seen)), "a name came twice")
         self.assertTrue(names - set(seen) <= names - set(os.listdir(directory)), "a name that stayed was not listed")
+    def test_a_writer_hears_that_the_volume_is_full(self):
+        """write(2) is answered by the kernel's cache: a writer who neither synced nor closed wrote on for ever."""
+        piece = bytes(1 << 20)
+        with open(self.root / "file", "wb", buffering=0) as file:
+            with self.assertRaises(OSError) as caught:
+                for _ in range(8 << 10):
+                    file.write(piece)
+            self.assertEqual(caught.exception.errno, errno.ENOSPC)
+            number = file.fileno()
+            self.assert_errno(errno.ENOSPC, os.fsync, number)
+            # What is not there any more is no reason to refuse the next one.
+            os.unlink(self.root / "file")
+            os.ftruncate(number, 0)
+            harness.tarn("cp", self.root)
+            self.assertEqual(os.pwrite(number, b"content", 0), 7)
+            os.fsync(number)
+            self.assertEqual(os.fstat(number).st_size, 7)
+
         remaining = set(os.listdir(directory))
         self.assertEqual(len(remaining), 10_000)
         self.remount()
