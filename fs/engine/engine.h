@@ -70,6 +70,8 @@ class Engine final : public Volume {
   Status remove_directory(InodeNumber parent, std::string_view name) override;
   Status rename(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
                 RenameMode mode) override;
+  Status rename_leaving(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                        RenameMode mode, const NewNode& left) override;
   void forget(InodeNumber inode, std::uint64_t count) override;
   Result<Attributes> attributes(InodeNumber inode) override;
   Result<Attributes> change_attributes(InodeNumber inode, const AttributeChanges& changes) override;
@@ -193,6 +195,8 @@ class Engine final : public Volume {
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;
   static constexpr std::uint64_t blocks_for_cut() { return std::uint64_t{2} * (kTreeHeightMax + 2U); }
+  // Attribute inode, its pages and nodes: what a node with an inherited ACL needs.
+  static constexpr std::uint64_t kBlocksForInheritedAcl = 64;
   std::uint64_t blocks_for_directory_change() const;
   static void touch_changed(Operation& op, Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
   static void set_size(Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
@@ -223,7 +227,16 @@ class Engine final : public Volume {
   Result<RenameParties> find_parties(Operation& op, InodeNumber from, std::string_view from_name, InodeNumber to,
                                      std::string_view to_name);
   Status check_rename(Operation& op, const RenameParties& parties, RenameMode mode);
-  Status replace_locked(Operation& op, const RenameParties& parties);
+  // What a rename makes under the old name.
+  struct LeftNode {
+    const NewNode& node;
+    NodeDraft draft;
+    InodeNumber number;
+  };
+  Status replace_locked(Operation& op, const RenameParties& parties, const LeftNode* left = nullptr);
+  Status replace_leaving(Operation& op, const RenameParties& parties, const NewNode& node);
+  Status rename_or_leave(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                         RenameMode mode, const NewNode* left);
   Status exchange_locked(Operation& op, const RenameParties& parties);
   void move_directory(Inode& directory, Inode& from, Inode& to);
   Result<bool> is_ancestor(Operation& op, InodeNumber ancestor, InodeNumber directory);
@@ -273,7 +286,8 @@ class Engine final : public Volume {
   bool logs_content(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
   void log_name(Operation& op, JournalRecord::Body body, InodeNumber replacing = {});
   void log_make(Operation& op, InodeNumber parent, std::string_view name, const NewNode& node, const NodeDraft& draft,
-                Inode& inode) TARNFS_REQUIRES(inode.mutex);
+                Inode& inode, const JournalRename* with = nullptr, InodeNumber replacing = {})
+      TARNFS_REQUIRES(inode.mutex);
   UnloggedChanges* frozen_unlogged(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t unlogged_blocks(std::span<const InodePtr> inodes);
   Status commit_to_journal(std::span<const InodePtr> inodes);

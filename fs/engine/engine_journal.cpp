@@ -34,7 +34,8 @@ bool Engine::logs_content(const Inode& inode) const {
 // Called with the locks held of all that the operation changed.
 void Engine::log_name(Operation& op, JournalRecord::Body body, InodeNumber replacing) {
   if (journal_ == nullptr) return;
-  name_log_.append({Cp{op.generation}, op.now(), std::move(body)}, replacing);
+  const JournalRecord record{Cp{op.generation}, op.now(), std::move(body)};
+  name_log_.append(std::span(&record, 1), replacing);
 }
 
 // What the frozen generation has not logged, unless its root is durable by now.

@@ -2,6 +2,7 @@
 #include <linux/fs.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cstring>
 
 #include "fs/engine/engine.h"
@@ -13,9 +14,6 @@ namespace tarnfs {
 namespace {
 
 constexpr std::uint32_t kLinkCountMax = 0x7fffffff;
-// Attribute inode, its pages and nodes: what a node with an inherited ACL needs.
-constexpr std::uint64_t kBlocksForInheritedAcl = 64;
-
 Status check_name(std::string_view name) {
   if (name.size() > kNameMaxBytes) return Error(ErrorCode::kNameTooLong);
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos) {
@@ -121,9 +119,9 @@ InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNo
   return inode;
 }
 
-// The new inode's first record says all of it.
+// The new inode's first record says all of it. It gets into the same batch as that of the rename which left it.
 void Engine::log_make(Operation& op, InodeNumber parent, std::string_view name, const NewNode& node,
-                      const NodeDraft& draft, Inode& inode) {
+                      const NodeDraft& draft, Inode& inode, const JournalRename* with, InodeNumber replacing) {
   if (journal_ == nullptr) return;
   std::vector<std::byte> xattrs;
   if (!draft.xattrs.empty()) xattrs = draft.xattrs.serialise();
@@ -135,7 +133,12 @@ void Engine::log_make(Operation& op, InodeNumber parent, std::string_view name, 
   make.attributes = journal_attributes_of(inode.record);
   make.symlink_target = node.symlink_target;
   make.xattrs = xattrs;
-  log_name(op, make);
+  const JournalRecord made{Cp{op.generation}, op.now(), make};
+  if (with == nullptr) {
+    name_log_.append(std::span(&made, 1));
+  } else {
+    name_log_.append(std::array{JournalRecord{made.cp, made.time, *with}, made}, replacing);
+  }
   inode.unlogged = UnloggedChanges();
 }
 

@@ -74,7 +74,8 @@ void Engine::move_directory(Inode& directory, Inode& from, Inode& to) TARNFS_NO_
   to.record.link_count += 1;
 }
 
-Status Engine::replace_locked(Operation& op, const RenameParties& parties) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+Status Engine::replace_locked(Operation& op, const RenameParties& parties,
+                              const LeftNode* left) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
   Inode& from = *parties.from;
   Inode& to = *parties.to;
   Inode& source = *parties.source;
@@ -83,7 +84,11 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties) TARNF
   InodeDirectoryPages from_pages(*this, op, from);
   InodeDirectoryPages other_pages(*this, op, to);
   InodeDirectoryPages& to_pages = &from == &to ? from_pages : other_pages;
-  TARNFS_TRY(remove_entry(from_pages, seed, parties.from_name));
+  if (left == nullptr) {
+    TARNFS_TRY(remove_entry(from_pages, seed, parties.from_name));
+  } else {
+    TARNFS_TRY(replace_entry(from_pages, seed, parties.from_name, left->number, left->node.mode & S_IFMT));
+  }
   if (parties.target != nullptr) {
     TARNFS_TRY(replace_entry(to_pages, seed, parties.to_name, source.number, type));
   } else {
@@ -92,7 +97,7 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties) TARNF
   for (Inode* inode : {&from, &to, &source}) begin_change(op, *inode);
   from_pages.commit(from);
   if (&from != &to) to_pages.commit(to);
-  from.record.entry_count -= 1;
+  from.record.entry_count -= left == nullptr ? 1 : 0;
   to.record.entry_count += parties.target == nullptr ? 1 : 0;
   if (parties.target != nullptr) {
     if (S_ISDIR(parties.target->record.mode)) to.record.link_count -= 1;
@@ -104,9 +109,23 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties) TARNF
   touch_changed(op, to, true);
   const InodeNumber target = parties.target != nullptr ? parties.target->number : InodeNumber{};
   const bool replaces_file = parties.target != nullptr && S_ISREG(source.record.mode);
-  log_name(op, JournalRename{from.number, parties.from_name, to.number, parties.to_name, source.number, target, false},
-           replaces_file ? source.number : InodeNumber{});
+  const InodeNumber replacing = replaces_file ? source.number : InodeNumber{};
+  const JournalRename renamed{from.number, parties.from_name, to.number, parties.to_name, source.number, target, false};
+  if (left == nullptr) {
+    log_name(op, renamed, replacing);
+    return {};
+  }
+  const InodePtr made = make_drafted(op, left->draft, left->node, left->number);
+  WriteLock lock(made->mutex);
+  log_make(op, from.number, parties.from_name, left->node, left->draft, *made, &renamed, replacing);
   return {};
+}
+
+Status Engine::replace_leaving(Operation& op, const RenameParties& parties,
+                               const NewNode& node) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  TARNFS_ASSIGN(NodeDraft draft, draft_node(op, *parties.from, node));
+  const LeftNode left{node, std::move(draft), InodeNumber{next_inode_.fetch_add(1)}};
+  return replace_locked(op, parties, &left);
 }
 
 Status Engine::exchange_locked(Operation& op, const RenameParties& parties) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
@@ -136,6 +155,17 @@ Status Engine::exchange_locked(Operation& op, const RenameParties& parties) TARN
 
 Status Engine::rename(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
                       RenameMode mode) {
+  return rename_or_leave(from, from_name, to, to_name, mode, nullptr);
+}
+
+Status Engine::rename_leaving(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                              RenameMode mode, const NewNode& left) {
+  if (mode == RenameMode::kExchange || S_ISDIR(left.mode)) return Error(ErrorCode::kInvalid);
+  return rename_or_leave(from, from_name, to, to_name, mode, &left);
+}
+
+Status Engine::rename_or_leave(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                               RenameMode mode, const NewNode* left) {
   for (const std::string_view name : {from_name, to_name}) {
     if (name.size() > kNameMaxBytes) return Error(ErrorCode::kNameTooLong);
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos) {
@@ -143,7 +173,8 @@ Status Engine::rename(InodeNumber from, std::string_view from_name, InodeNumber 
     }
   }
   InodeNumber unheld;
-  const std::uint64_t blocks = 2 * blocks_for_directory_change() + 4 * blocks_for_inode();
+  const std::uint64_t blocks = 2 * blocks_for_directory_change() + 4 * blocks_for_inode() +
+                               (left != nullptr ? 2 * blocks_for_inode() + kBlocksForInheritedAcl : 0);
   auto status = run(Intent::kChange, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const RenameParties parties, find_parties(op, from, from_name, to, to_name));
     if (mode == RenameMode::kNoReplace && parties.target != nullptr) return Error(ErrorCode::kExists);
@@ -158,7 +189,7 @@ Status Engine::rename(InodeNumber from, std::string_view from_name, InodeNumber 
     const InodeLocks locks({parties.from, parties.to, parties.source, parties.target});
     TARNFS_TRY(check_rename(op, parties, mode));
     if (mode == RenameMode::kExchange) return exchange_locked(op, parties);
-    TARNFS_TRY(replace_locked(op, parties));
+    TARNFS_TRY(left == nullptr ? replace_locked(op, parties) : replace_leaving(op, parties, *left));
     if (parties.target != nullptr && is_orphan(parties.target->number) && lookups_.is_zero(parties.target->number)) {
       unheld = parties.target->number;
     }

@@ -117,6 +117,9 @@ class FileSystem {
   virtual Status remove_directory(InodeNumber parent, std::string_view name) = 0;
   virtual Status rename(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
                         RenameMode mode) = 0;
+  // Renames, and makes `left` under the old name, as one change (RENAME_WHITEOUT). Not with kExchange.
+  virtual Status rename_leaving(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                                RenameMode mode, const NewNode& left) = 0;
   virtual void forget(InodeNumber inode, std::uint64_t count) = 0;
 
   // Inodes.

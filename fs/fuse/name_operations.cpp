@@ -106,16 +106,22 @@ void answer_rename(fuse_req_t request, fuse_ino_t from, const char* from_name, f
                    unsigned flags) {
   if (refuse_long_name(request, from_name) || refuse_long_name(request, to_name)) return;
   RenameMode mode = RenameMode::kReplace;
-  if (flags == RENAME_NOREPLACE) {
-    mode = RenameMode::kNoReplace;
-  } else if (flags == RENAME_EXCHANGE) {
+  if (flags == RENAME_EXCHANGE) {
     mode = RenameMode::kExchange;
-  } else if (flags != 0) {
-    // RENAME_WHITEOUT must be atomic, which a rename and a mknod are not.
+  } else if ((flags & ~(RENAME_NOREPLACE | RENAME_WHITEOUT)) != 0) {
     fuse_reply_err(request, EINVAL);
     return;
+  } else if ((flags & RENAME_NOREPLACE) != 0) {
+    mode = RenameMode::kNoReplace;
   }
-  reply_status(request, file_system_of(request).rename(inode_of(from), from_name, inode_of(to), to_name, mode));
+  FileSystem& file_system = file_system_of(request);
+  if ((flags & RENAME_WHITEOUT) == 0) {
+    reply_status(request, file_system.rename(inode_of(from), from_name, inode_of(to), to_name, mode));
+    return;
+  }
+  // A whiteout, as the kernel's overlay file system knows it, is a character device 0:0 without permissions.
+  const NewNode whiteout{.mode = S_IFCHR, .caller = caller_of(request)};
+  reply_status(request, file_system.rename_leaving(inode_of(from), from_name, inode_of(to), to_name, mode, whiteout));
 }
 
 void answer_link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {

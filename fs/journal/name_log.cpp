@@ -11,18 +11,18 @@ NameLog::Part& NameLog::part_for(Cp cp) {
   return parts_.back();
 }
 
-void NameLog::append(const JournalRecord& record, InodeNumber replacing) {
+void NameLog::append(std::span<const JournalRecord> records, InodeNumber replacing) {
   MutexLock lock(mutex_);
-  Part& part = part_for(record.cp);
+  Part& part = part_for(records.front().cp);
   const std::size_t before = part.records.size();
 #ifdef TARNFS_PLANT_JOURNAL_ORDER  // a bug for the crash simulator to find, in a build of its test only
   std::vector<std::byte> first;
-  encode(record, first);
+  for (const JournalRecord& record : records) encode(record, first);
   part.records.insert(part.records.begin(), first.begin(), first.end());
 #else
-  encode(record, part.records);
+  for (const JournalRecord& record : records) encode(record, part.records);
 #endif
-  ++part.count;
+  part.count += static_cast<std::uint32_t>(records.size());
   if (replacing != InodeNumber{}) part.replacing.push_back(replacing);
   pending_bytes_.fetch_add(part.records.size() - before, std::memory_order_relaxed);
 }

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <deque>
+#include <span>
 #include <vector>
 
 #include "common/mutex.h"
@@ -28,8 +29,9 @@ class NameLog {
     std::vector<InodeNumber> replacing;  // files that were renamed over others: their content goes along
   };
 
-  // `replacing`: a rename put this file in the place of another.
-  void append(const JournalRecord& record, InodeNumber replacing = {});
+  // Of one operation and one consistency point: a batch has all of them or none. `replacing`: a rename put this file in
+  // the place of another.
+  void append(std::span<const JournalRecord> records, InodeNumber replacing = {});
   Taken take();
   // What `published` has need not be logged any more.
   void drop_up_to(Cp published);

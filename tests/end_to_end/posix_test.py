@@ -13,7 +13,7 @@ from harness import TarnTest, run
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD = -100
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
 
 
@@ -113,6 +113,24 @@ class Posix(TarnTest):
         self.remount()
         self.assertEqual((self.root / "c" / "below").read_text(), "a")
         self.assertEqual(self.root.stat().st_nlink, 3)
+
+    def test_a_rename_leaves_a_whiteout(self):
+        (self.root / "d").mkdir()
+        (self.root / "d" / "a").write_text("a")
+        (self.root / "b").write_text("b")
+        both = RENAME_WHITEOUT | RENAME_NOREPLACE
+        self.assert_errno(errno.EEXIST, renameat2, self.root / "d" / "a", self.root / "b", both)
+        renameat2(self.root / "d" / "a", self.root / "b", RENAME_WHITEOUT)
+        renameat2(self.root / "b", self.root / "c", both)
+        for attempt in range(2):
+            self.assertEqual(sorted(os.listdir(self.root)), ["b", "c", "d"])
+            self.assertEqual((self.root / "c").read_text(), "a")
+            for place in (self.root / "d" / "a", self.root / "b"):
+                found = os.lstat(place)
+                self.assertEqual((found.st_mode, found.st_rdev, found.st_nlink), (stat.S_IFCHR, 0, 1))
+            if attempt == 0:
+                self.remount()
+        os.unlink(self.root / "b")
 
     def test_an_open_file_lives_without_a_name(self):
         before = os.statvfs(self.root).f_bfree

@@ -23,6 +23,7 @@ std::string name_of(Kind kind) {
       {Kind::kPunchHole, "punch hole"},
       {Kind::kExtend, "fallocate"},
       {Kind::kRename, "rename"},
+      {Kind::kRenameLeaving, "rename with whiteout"},
       {Kind::kExchange, "exchange"},
       {Kind::kLink, "link"},
       {Kind::kUnlink, "unlink"},
@@ -78,6 +79,8 @@ void add_name_operations(std::vector<SmallOperation>& set) {
   set.push_back(on("B/e", {{Kind::kRename, "A/e", "B/e"}}));
   set.push_back(on("C", {{Kind::kRename, "B", "C"}}));
   set.push_back(on("A/e", {{Kind::kRename, "B", "A/e"}}));
+  set.push_back(on("A/h", {{Kind::kRenameLeaving, "A/f", "A/h"}}));
+  set.push_back(on("B/g", {{Kind::kRenameLeaving, "A/f", "B/g"}}));
   set.push_back(on("A/f", {{Kind::kExchange, "A/f", "B/g"}}));
   set.push_back(on("A", {{Kind::kExchange, "A", "B"}}));
   set.push_back(on("B/g", {{Kind::kExchange, "A/e", "B/g"}}));
@@ -178,7 +181,7 @@ Operation random_name_operation(std::mt19937_64& random) {
       return random() % 2 == 0 ? Operation{Kind::kRelease, random() % 2 == 0 ? "#h" : "#t"}
                                : Operation{Kind::kMakeUnnamed, "#t"};
     default:
-      return {Kind::kRename, path, other};
+      return {random() % 8 == 0 ? Kind::kRenameLeaving : Kind::kRename, path, other};
   }
 }
 

@@ -35,6 +35,7 @@ enum class OperationKind {
   kPunchHole,        // path, offset, length
   kExtend,           // path, length: fallocate
   kRename,           // path, other
+  kRenameLeaving,    // path, other: a whiteout is made as path
   kExchange,         // path, other
   kLink,             // path (or "#h"), other
   kUnlink,           // path

@@ -116,6 +116,13 @@ class MemoryFileSystem final : public FileSystem {
     return {};
   }
 
+  Status rename_leaving(InodeNumber from, std::string_view from_name, InodeNumber to, std::string_view to_name,
+                        RenameMode mode, const NewNode& left) override {
+    TARNFS_TRY(rename(from, from_name, to, to_name, mode));
+    const auto made = make_node(from, from_name, left);
+    return made.ok() ? Status() : made.error();
+  }
+
   void forget(InodeNumber inode, std::uint64_t count) override {
     MutexLock lock(mutex_);
     const auto found = nodes_.find(inode.value);

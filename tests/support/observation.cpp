@@ -10,7 +10,7 @@ namespace tarnfs::testing {
 namespace {
 
 Result<SharedText> content_of(FileSystem& volume, const Attributes& attributes) {
-  if (S_ISDIR(attributes.mode)) return std::make_shared<const std::string>();
+  if (!S_ISREG(attributes.mode) && !S_ISLNK(attributes.mode)) return std::make_shared<const std::string>();
   if (S_ISLNK(attributes.mode)) {
     TARNFS_ASSIGN(std::string target, volume.symlink_target(attributes.inode));
     return std::make_shared<const std::string>(std::move(target));

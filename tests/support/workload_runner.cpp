@@ -72,6 +72,7 @@ bool WorkloadRunner::makes_sense(const Operation& operation) const {
     case OperationKind::kExtend:
       return is_file(operation.path);
     case OperationKind::kRename:
+    case OperationKind::kRenameLeaving:
     case OperationKind::kExchange:
       return can_rename(operation);
     case OperationKind::kLink: {
@@ -146,6 +147,7 @@ Status WorkloadRunner::apply(const Operation& operation) {
     case OperationKind::kUnlink:
     case OperationKind::kRemoveDirectory:
     case OperationKind::kRename:
+    case OperationKind::kRenameLeaving:
     case OperationKind::kExchange:
       return apply_to_names(operation);
     default:
@@ -248,11 +250,21 @@ Status WorkloadRunner::rename(const Operation& operation) {
   const std::uint64_t source = *model_.find(operation.path);
   const auto target = model_.find(operation.other);
   const bool exchange = operation.kind == OperationKind::kExchange;
-  TARNFS_TRY(volume_.rename(InodeNumber{from.directory}, from.name, InodeNumber{to.directory}, to.name,
-                            exchange ? RenameMode::kExchange : RenameMode::kReplace));
+  if (operation.kind == OperationKind::kRenameLeaving) {
+    TARNFS_TRY(volume_.rename_leaving(InodeNumber{from.directory}, from.name, InodeNumber{to.directory}, to.name,
+                                      RenameMode::kReplace, NewNode{.mode = S_IFCHR}));
+  } else {
+    TARNFS_TRY(volume_.rename(InodeNumber{from.directory}, from.name, InodeNumber{to.directory}, to.name,
+                              exchange ? RenameMode::kExchange : RenameMode::kReplace));
+  }
   if (target && !exchange && S_ISREG(model_.metadata(source).mode)) model_.note_replacing(source);
   if (exchange) {
     model_.set_name(from.directory, from.name, *target);
+  } else if (operation.kind == OperationKind::kRenameLeaving) {
+    TARNFS_ASSIGN(const Attributes left, volume_.lookup(InodeNumber{from.directory}, from.name));
+    volume_.forget(left.inode, 1);
+    model_.add_inode(left.inode.value, metadata_of(S_IFCHR), "");
+    model_.set_name(from.directory, from.name, left.inode.value);
   } else {
     model_.remove_name(from.directory, from.name);
   }

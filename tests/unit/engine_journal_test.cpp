@@ -117,6 +117,37 @@ TEST_CASE("all operations on names, attributes and symlinks") {
   CHECK(test.problems() == "");
 }
 
+// The name log could be taken between the records of the rename and of the node that it leaves, so that a crash showed
+// the first without the second: they are appended as one.
+TEST_CASE("a rename that leaves a node under the old name") {
+  TestVolume test;
+  const InodeNumber a = test.make(kRootDirectory, "a", S_IFDIR | 0755);
+  const InodeNumber file = test.make(a, "file");
+  const InodeNumber victim = test.make(kRootDirectory, "victim");
+  REQUIRE(test.volume->consistency_point().ok());
+  const NewNode whiteout{.mode = S_IFCHR, .caller = {.uid = 7, .gid = 8}};
+  REQUIRE(test.volume->rename_leaving(a, "file", kRootDirectory, "victim", RenameMode::kReplace, whiteout).ok());
+  REQUIRE(test.volume->rename_leaving(a, "file", a, "again", RenameMode::kNoReplace, whiteout).ok());
+  const InodeNumber first = find(test, a, "again");
+  const InodeNumber second = find(test, a, "file");
+  REQUIRE(test.volume->fsync(a, false).ok());
+  CHECK(cp_count(test) == 1);
+  test.crash_and_reopen();
+  CHECK(find(test, kRootDirectory, "victim") == file);
+  CHECK(find(test, a, "again") == first);
+  CHECK(find(test, a, "file") == second);
+  CHECK(first != second);
+  CHECK(second != victim);
+  const auto left = test.volume->attributes(second);
+  REQUIRE(left.ok());
+  CHECK(left->mode == S_IFCHR);
+  CHECK(left->uid == 7);
+  CHECK(left->gid == 8);
+  CHECK(left->link_count == 1);
+  test.reopen();
+  CHECK(test.problems() == "");
+}
+
 TEST_CASE("a file renamed over another brings its content") {
   TestVolume test;
   const InodeNumber old_file = test.make(kRootDirectory, "config");

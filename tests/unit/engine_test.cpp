@@ -173,6 +173,13 @@ TEST_CASE("directories: links, renames and what they refuse") {
   CHECK(volume.lookup(kRootDirectory, "a")->inode == inner);
   CHECK(volume.lookup(b, "moved")->inode == a);
   CHECK(volume.make_node(a, "other", NewNode{S_IFREG | 0600, 0, 0, {}, {}}).error().code() == ErrorCode::kExists);
+  CHECK(volume.rename_leaving(a, "other", b, "moved", RenameMode::kExchange, NewNode{S_IFCHR, 0, 0, {}, {}})
+            .error()
+            .code() == ErrorCode::kInvalid);
+  CHECK(volume.rename_leaving(a, "other", inner, "file", RenameMode::kNoReplace, NewNode{S_IFCHR, 0, 0, {}, {}})
+            .error()
+            .code() == ErrorCode::kExists);
+  CHECK(volume.lookup(a, "other")->inode == file);
   CHECK(volume.make_node(a, std::string(256, 'n'), NewNode{S_IFREG, 0, 0, {}, {}}).error().code() ==
         ErrorCode::kNameTooLong);
   REQUIRE(volume.consistency_point().ok());

@@ -167,7 +167,8 @@ TEST_CASE("records are not believed") {
 TEST_CASE("the name log hands its records out once and drops what a root has") {
   NameLog log;
   for (std::uint64_t i = 0; i < 10; ++i) {
-    log.append({Cp{5 + i / 5}, {}, JournalRemove{InodeNumber{1}, "x", InodeNumber{i}}}, InodeNumber{i == 7 ? 7U : 0U});
+    const JournalRecord record{Cp{5 + i / 5}, {}, JournalRemove{InodeNumber{1}, "x", InodeNumber{i}}};
+    log.append(std::span(&record, 1), InodeNumber{i == 7 ? 7U : 0U});
   }
   log.drop_up_to(Cp{5});
   const auto taken = log.take();
