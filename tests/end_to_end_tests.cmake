@@ -34,6 +34,7 @@ endfunction()
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 tarnfs_end_to_end_test(posix_test SMOKE CLASSIC)
+tarnfs_end_to_end_test(idmapped_test CLASSIC)
 tarnfs_end_to_end_test(bad_input_test)
 tarnfs_end_to_end_test(mirror_test SMOKE)
 tarnfs_end_to_end_test(consistency_test)

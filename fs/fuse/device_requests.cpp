@@ -10,6 +10,9 @@ namespace {
 
 thread_local RequestExtras extras_of_thread;
 
+// In the second half of INIT's flags: idmapped mounts (Linux 6.12), which the system's header need not know.
+constexpr std::uint32_t kAllowIdmap = 1U << 8;
+
 template <class T>
 bool copy_body(T& body, const void* buffer, std::size_t size) {
   if (size < sizeof(fuse_in_header) + sizeof(T)) return false;
@@ -22,6 +25,7 @@ void note_init(DeviceConnection& connection, const fuse_in_header& header, const
   if (!copy_body(body, buffer, size)) return;
   connection.init_request = header.unique;
   connection.privileges_offered = (body.flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+  connection.idmap_offered = (body.flags & FUSE_INIT_EXT) != 0 && (body.flags2 & kAllowIdmap) != 0;
 }
 
 void note_request(DeviceConnection& connection, void* buffer, std::size_t size) {
@@ -51,6 +55,10 @@ void extend_init_reply(DeviceConnection& connection, iovec* parts, int count) {
   fuse_init_out body{};
   std::memcpy(&body, parts[1].iov_base, sizeof body);
   if (connection.privileges_offered) body.flags |= FUSE_HANDLE_KILLPRIV_V2;
+  if (connection.idmap_offered) {
+    body.flags |= FUSE_INIT_EXT;
+    body.flags2 |= kAllowIdmap;
+  }
   std::memcpy(parts[1].iov_base, &body, sizeof body);
   connection.init_answered.store(true, std::memory_order_release);
 }

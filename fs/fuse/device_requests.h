@@ -1,10 +1,11 @@
 // What the kernel says on /dev/fuse and libfuse 3.14 does not pass on. Newer ones do, and then nothing here is used.
 //
 // Purpose: libfuse lets a session bring its own read and write functions. These look at each request before libfuse
-// decodes it, and at the answer to INIT before it is sent, so that two things work that this libfuse does not know:
+// decodes it, and at the answer to INIT before it is sent, so that three things work that this libfuse does not know:
 //   - FUSE_HANDLE_KILLPRIV_V2: the file system drops set-user-id bits itself where the kernel says so. Without it the
 //     kernel asks for security.capability before every single write.
 //   - FUSE_TMPFILE: O_TMPFILE, which has request and answer of FUSE_CREATE, but no name.
+//   - FUSE_ALLOW_IDMAP: mounts that show other owners than those in the volume.
 //
 // Invariants:
 //   1. A request is decoded on the thread that read it, before that thread reads the next one, so what was seen here
@@ -25,6 +26,7 @@ namespace tarnfs {
 struct DeviceConnection {
   std::uint64_t init_request = 0;
   bool privileges_offered = false;  // the kernel knows FUSE_HANDLE_KILLPRIV_V2; set before INIT is decoded
+  bool idmap_offered = false;       // and FUSE_ALLOW_IDMAP
   std::atomic<bool> init_answered{false};
 };
 

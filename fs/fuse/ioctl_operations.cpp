@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "fs/fuse/caller.h"
 #include "fs/fuse/front_end.h"
 
 namespace tarnfs {
@@ -105,7 +106,7 @@ void get_flags(fuse_req_t request, InodeNumber inode, bool extended, std::size_t
 
 // As elsewhere it asks for CAP_SYS_ADMIN, of which FUSE tells no more than the caller's number.
 void shut_down(fuse_req_t request) {
-  if (fuse_req_ctx(request)->uid != 0) {
+  if (!asks_as_root(request)) {
     finish_set(request, Error(ErrorCode::kNotPermitted));
     return;
   }

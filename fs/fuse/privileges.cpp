@@ -2,25 +2,14 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <vector>
+#include "fs/fuse/caller.h"
 
 namespace tarnfs {
 namespace {
 
-constexpr uid_t kRoot = 0;  // stands for CAP_FSETID, of which a request does not tell
-
-bool is_in_group(fuse_req_t request, gid_t group) {
-  const fuse_ctx* const caller = fuse_req_ctx(request);
-  if (caller->uid == kRoot || caller->gid == group) return true;
-  std::vector<gid_t> groups(64);
-  int count = fuse_req_getgroups(request, static_cast<int>(groups.size()), groups.data());
-  if (count > static_cast<int>(groups.size())) {
-    groups.resize(static_cast<std::size_t>(count));
-    count = fuse_req_getgroups(request, count, groups.data());
-  }
-  groups.resize(std::min(groups.size(), static_cast<std::size_t>(std::max(0, count))));
-  return std::find(groups.begin(), groups.end(), group) != groups.end();
+// Root stands for CAP_FSETID, of which a request does not tell.
+bool may_keep_group_of(fuse_req_t request, gid_t group) {
+  return asks_as_root(request) || asks_in_group(request, group);
 }
 
 Status set_mode(fuse_req_t request, const Attributes& before, std::uint32_t mode) {
@@ -38,7 +27,8 @@ Status set_mode(fuse_req_t request, const Attributes& before, std::uint32_t mode
 
 std::uint32_t mode_without_privileges(fuse_req_t request, const Attributes& attributes) {
   std::uint32_t mode = attributes.mode & ~static_cast<std::uint32_t>(S_ISUID);
-  const bool group_goes = (mode & S_ISGID) != 0 && ((mode & S_IXGRP) != 0 || !is_in_group(request, attributes.gid));
+  const bool group_goes =
+      (mode & S_ISGID) != 0 && ((mode & S_IXGRP) != 0 || !may_keep_group_of(request, attributes.gid));
   if (group_goes) mode &= ~static_cast<std::uint32_t>(S_ISGID);
   return mode;
 }
@@ -50,14 +40,15 @@ Status drop_privileges(fuse_req_t request, InodeNumber inode) {
 }
 
 Status drop_privileges_unless_root(fuse_req_t request, InodeNumber inode) {
-  const bool keeps = !front_end_of(request).drops_privileges || fuse_req_ctx(request)->uid == kRoot;
-  return keeps ? Status() : drop_privileges(request, inode);
+  if (!front_end_of(request).drops_privileges) return {};
+  TARNFS_ASSIGN(const Attributes before, file_system_of(request).attributes(inode));
+  if ((before.mode & (S_ISUID | S_ISGID)) == 0 || asks_as_root(request)) return {};
+  return set_mode(request, before, mode_without_privileges(request, before));
 }
 
 Status drop_group_privilege(fuse_req_t request, InodeNumber inode) {
-  if (fuse_req_ctx(request)->uid == kRoot) return {};
   TARNFS_ASSIGN(const Attributes before, file_system_of(request).attributes(inode));
-  if ((before.mode & S_ISGID) == 0 || is_in_group(request, before.gid)) return {};
+  if ((before.mode & S_ISGID) == 0 || may_keep_group_of(request, before.gid)) return {};
   return set_mode(request, before, before.mode & ~static_cast<std::uint32_t>(S_ISGID));
 }
 

@@ -118,6 +118,9 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
         FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK}) {
     ask_for(connection, capability, true);
   }
+#ifdef FUSE_CAP_ALLOW_IDMAP
+  ask_for(connection, FUSE_CAP_ALLOW_IDMAP, true);
+#endif
   front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone && !front_end.read_only);
   ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
   ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);

@@ -308,24 +308,6 @@ class Posix(TarnTest):
         run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "sh", "-c", f"echo y >> {path}")
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o777)
 
-    def test_listing_while_deleting(self):
-        directory = self.root / "many"
-        directory.mkdir()
-        names = {f"file-{number:05}" for number in range(20_000)}
-        for name in names:
-            os.close(os.open(directory / name, os.O_CREAT | os.O_WRONLY))
-        self.assertEqual(set(os.listdir(directory)), names)
-        seen = []
-        doomed = set(self.random.sample(sorted(names), 10_000))
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                seen.append(entry.name)
-                # Deletes what was seen and what was not: neither may disturb the rest of the listing.
-                for _ in range(2):
-                    if doomed:
-                        os.unlink(directory / doomed.pop())
-        self.assertEqual(len(seen), len(set(seen)), "a name came twice")
-        self.assertTrue(names - set(seen) <= names - set(os.listdir(directory)), "a name that stayed was not listed")
     def test_a_writer_hears_that_the_volume_is_full(self):
         """write(2) is answered by the kernel's cache: a writer who neither synced nor closed wrote on for ever."""
         piece = bytes(1 << 20)
@@ -344,6 +326,24 @@ class Posix(TarnTest):
             os.fsync(number)
             self.assertEqual(os.fstat(number).st_size, 7)
 
+    def test_listing_while_deleting(self):
+        directory = self.root / "many"
+        directory.mkdir()
+        names = {f"file-{number:05}" for number in range(20_000)}
+        for name in names:
+            os.close(os.open(directory / name, os.O_CREAT | os.O_WRONLY))
+        self.assertEqual(set(os.listdir(directory)), names)
+        seen = []
+        doomed = set(self.random.sample(sorted(names), 10_000))
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                seen.append(entry.name)
+                # Deletes what was seen and what was not: neither may disturb the rest of the listing.
+                for _ in range(2):
+                    if doomed:
+                        os.unlink(directory / doomed.pop())
+        self.assertEqual(len(seen), len(set(seen)), "a name came twice")
+        self.assertTrue(names - set(seen) <= names - set(os.listdir(directory)), "a name that stayed was not listed")
         remaining = set(os.listdir(directory))
         self.assertEqual(len(remaining), 10_000)
         self.remount()
