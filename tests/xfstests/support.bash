@@ -1,0 +1,29 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# What xfstests' functions have for each file system that they know, for tarnfs. tests/xfstests/run appends it to the
+# common/rc and common/attr that its tests see, so that these take the place of those there.
+
+# A volume smaller than the scratch device. Blocks have one size, whatever the test would like.
+_try_scratch_mkfs_sized() {
+  local size_bytes=$1
+  [[ $size_bytes =~ ^[0-9]+$ ]] || _notrun "error: _scratch_mkfs_sized: fs size \"$size_bytes\" not an integer."
+  shift 2 2>/dev/null || shift
+  _check_minimal_fs_size "$size_bytes"
+  [ "$size_bytes" -le "$(blockdev --getsize64 "$SCRATCH_DEV")" ] || _notrun "Scratch device too small"
+  # shellcheck disable=SC2086  # options are words
+  $MKFS_PROG -t "$FSTYP" $MKFS_OPTIONS -s "$size_bytes" "$@" "$SCRATCH_DEV"
+}
+
+# Names are bytes without a meaning, but for / and 0.
+_require_names_are_bytes() {
+  return 0
+}
+
+# Seconds of 64 bits with a sign.
+_filesystem_timestamp_range() {
+  echo "$((1 << 63)) $(((1 << 63) - 1))"
+}
+
+# FUSE passes on an ACL of at most one page: a header of 4 bytes, and 8 for each entry.
+_acl_get_max() {
+  echo "$(((4096 - 4) / 8))"
+}
