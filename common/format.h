@@ -69,6 +69,8 @@ inline constexpr std::uint8_t kInodeInlineTarget = 1;  // InodeRecord::layout: a
 
 // InodeRecord::flags: the inode is the content of another's extended attributes; its `parent` names that owner.
 inline constexpr std::uint32_t kInodeFlagAttributes = 0x80000000U;
+// FS_IMMUTABLE_FL and FS_APPEND_FL: what an open for writing must ask for.
+inline constexpr std::uint32_t kProtectingFlags = 0x30U;
 
 struct InodeRecord {
   std::uint32_t mode = 0;  // 0: the slot is free
@@ -147,14 +149,16 @@ struct RootBlock {
   std::uint64_t journal_sequence = 1;   // of the first journal batch that may hold what this root has not
   std::uint64_t journal_block = 0;      // where that batch is or will be, in blocks from the start of the journal
   std::uint64_t journal_chain = 0;      // the checksum of the batch before it; 0 when there is none
-  std::array<std::uint8_t, 112> reserved2{};
+  std::array<std::uint8_t, 104> reserved2{};
+  std::uint64_t protected_inodes = 0;  // inodes in use with a flag of kProtectingFlags
   InodeRecord inode_file;
   InodeRecord free_map;
   std::array<HistoryEntry, kHistoryMax> history{};
   std::array<std::uint8_t, kBlockSize - 768 - kHistoryMax * 24 - 8> reserved3{};
   std::uint64_t checksum = 0;  // of the bytes before it
 };
-static_assert(sizeof(RootBlock) == kBlockSize && offsetof(RootBlock, inode_file) == 256);
+static_assert(sizeof(RootBlock) == kBlockSize && offsetof(RootBlock, protected_inodes) == 248);
+static_assert(offsetof(RootBlock, inode_file) == 256);
 static_assert(offsetof(RootBlock, checksum) == kBlockSize - 8);
 
 // Geometry: block 0 the superblock, blocks 1..16 root slots; at the end 16 root slots and a copy of the superblock.

@@ -43,7 +43,8 @@ class InodeFileVisitor final : public TreeVisitor {
 
   CheckState& state_;
   std::uint64_t highest_ = 0;
-  std::uint64_t counted_inodes_ = 0;  // as RootBlock::inode_count counts
+  std::uint64_t counted_inodes_ = 0;    // as RootBlock::inode_count counts
+  std::uint64_t protected_inodes_ = 0;  // as RootBlock::protected_inodes counts
   bool root_directory_found_ = false;
 };
 
@@ -108,6 +109,7 @@ void InodeFileVisitor::add_to_table(std::uint64_t number, const InodeRecord& rec
   if (record.xattr_inode != 0) state_.attribute_claims.push_back({record.xattr_inode, number});
   state_.inodes.add(number, record.link_count, state, record.parent);
   if (!attributes && (number >= kFirstFreeInode.value || number == kRootDirectory.value)) ++counted_inodes_;
+  if ((record.flags & kProtectingFlags) != 0) ++protected_inodes_;
   root_directory_found_ = root_directory_found_ || (number == kRootDirectory.value && S_ISDIR(record.mode));
 }
 
@@ -140,6 +142,11 @@ void InodeFileVisitor::finish() {
     state_.log.error(
         ProblemKind::kInodeCount, std::nullopt, std::nullopt,
         fmt::format("{} inodes are in use, but the root block says {}", counted_inodes_, root.inode_count));
+  }
+  if (state_.lost_inodes.empty() && protected_inodes_ != root.protected_inodes) {
+    state_.log.error(ProblemKind::kInodeCount, std::nullopt, std::nullopt,
+                     fmt::format("{} inodes are immutable or append-only, but the root block says {}",
+                                 protected_inodes_, root.protected_inodes));
   }
   if (state_.lost_inodes.contains(kOrphanFile.value)) state_.orphans_complete = false;
   if (!root_directory_found_ && !state_.lost_inodes.contains(kRootDirectory.value)) {

@@ -38,7 +38,7 @@ enum class ProblemKind {
   kInodeNumber,    // an inode does not name itself, or stands where none may be
   kInode,          // a field of an inode is impossible
   kNextInode,      // an inode at or beyond RootBlock::next_inode
-  kInodeCount,     // RootBlock::inode_count
+  kInodeCount,     // RootBlock::inode_count or protected_inodes
   kDirectory,      // the tree of a directory: pages, order, hashes
   kEntryName,      // a name that cannot be
   kEntryTarget,    // an entry that names no inode, or one that must not be named

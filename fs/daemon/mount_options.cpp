@@ -92,6 +92,12 @@ Status set_io_uring(IoUring& target, std::string_view option, std::string_view v
   return {};
 }
 
+Status set_checks_opens(bool& target, std::string_view option, std::string_view value) {
+  if (value != "auto" && value != "strict") return wrong(option, "unknown value; give auto or strict");
+  target = value == "strict";
+  return {};
+}
+
 Status set_valued(MountOptions& options, std::string_view option, std::string_view name, std::string_view value) {
   if (value.empty()) return wrong(option, "it needs a value");
   if (name == "mirror") {
@@ -110,6 +116,7 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
   if (name == "mode") return check_choice(option, value, "async", "async", "semisync", "sync");
   if (name == "on_disconnect") return check_choice(option, value, "degrade", "degrade", "block", "readonly");
+  if (name == "chattr") return set_checks_opens(options.checks_opens, option, value);
   if (name == "io_uring") return set_io_uring(options.io_uring, option, value);
   if (name == "keys" || name == "state") return wrong(option, "not available yet in this version");
   return wrong(option, "unknown; see tarnfs(8)");

@@ -23,6 +23,7 @@ struct MountOptions {
   bool access_times = true;            // false: noatime was given last
   std::uint64_t close_wait_ms = 5000;  // how long connected mirrors may take to publish the last state
   IoUring io_uring = IoUring::kAuto;
+  bool checks_opens = false;                // chattr=strict; else where files are immutable or append-only
   std::string control_path;                 // empty: the usual place
   std::vector<std::string> kernel_options;  // for FUSE: allow_other, suid, ...
 };

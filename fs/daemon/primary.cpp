@@ -122,6 +122,7 @@ Status Primary::start_mount() {
   mount_options.mountpoint = mountpoint_;
   mount_options.source = image_;
   mount_options.read_only = options_.read_only;
+  mount_options.checks_opens = options_.checks_opens || volume_->newest_root().protected_inodes > 0;
   mount_options.kernel_options = options_.kernel_options;
   mount_options.io_uring = options_.io_uring;
   const auto on_end = [this] {

@@ -59,6 +59,7 @@ bool ConsistencyPoint::close_generation(bool force) {
     if (engine_.journal_ != nullptr) set_journal_start(root_, engine_.journal_->head());
     root_.next_inode = engine_.next_inode_.load();
     root_.inode_count = engine_.inode_count_.load();
+    root_.protected_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, engine_.protected_inodes_.load()));
   }
   engine_.gate_.open();
   const std::uint64_t swap_ns = engine_.clock_.monotonic_ns() - started_ns;

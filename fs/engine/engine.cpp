@@ -68,7 +68,8 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
       size_blocks_(root.size_blocks),
       open_generation_(root.cp + 1),
       next_inode_(std::max(root.next_inode, kFirstFreeInode.value)),
-      inode_count_(root.inode_count) {
+      inode_count_(root.inode_count),
+      protected_inodes_(static_cast<std::int64_t>(root.protected_inodes)) {
   if (options.mode != VolumeMode::kReadWrite) return;
   writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed, [this] { wake_dirty_waiters(); });
   free_map_ = std::make_unique<FreeMap>(root, *writer_);

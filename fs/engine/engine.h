@@ -192,6 +192,7 @@ class Engine final : public Volume {
       TARNFS_REQUIRES_SHARED(inode.mutex);
   Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  void count_protected(std::uint32_t flags_before, std::uint32_t flags_after);
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;
   static constexpr std::uint64_t blocks_for_cut() { return std::uint64_t{2} * (kTreeHeightMax + 2U); }
@@ -358,6 +359,7 @@ class Engine final : public Volume {
   std::uint64_t open_generation_;  // changed with the gate closed, read inside it
   std::atomic<std::uint64_t> next_inode_;
   std::atomic<std::uint64_t> inode_count_;
+  std::atomic<std::int64_t> protected_inodes_;  // with a flag of kProtectingFlags
   std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
   std::atomic<std::uint64_t> writing_generation_{0};            // what the running consistency point writes; 0: none
   std::atomic<std::uint32_t> dirty_waiters_{0};                 // under cp_mutex_, but for a first look

@@ -31,6 +31,14 @@ Status check_regular(const InodeRecord& record) {
   return {};
 }
 
+// What is append-only keeps its size, owner and mode, and the times of changes go on.
+Status check_unprotected(const InodeRecord& record, const AttributeChanges& changes) {
+  if (changes.flags || changes.writes_back) return {};
+  const bool fixed = changes.size_bytes || changes.mode || changes.uid || changes.gid || changes.sets_times;
+  const std::uint32_t protecting = fixed ? kProtectingFlags : FS_IMMUTABLE_FL;
+  return (record.flags & protecting) != 0 ? Status(Error(ErrorCode::kNotPermitted)) : Status();
+}
+
 }  // namespace
 
 // What a read found in memory is in `out` already; the rest is in these blocks.
@@ -311,22 +319,22 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
     WriteLock lock(inode->mutex);
     if (inode->deleted) return Error(ErrorCode::kStale);
     InodeRecord& record = inode->record;
-    if ((record.flags & FS_IMMUTABLE_FL) != 0 && !changes.flags) return Error(ErrorCode::kNotPermitted);
+    TARNFS_TRY(check_unprotected(record, changes));
     std::optional<XattrSet> xattrs;
     if (changes.mode) {
       TARNFS_ASSIGN(xattrs, xattrs_after_chmod(op, *inode, *changes.mode));
     }
-    if (changes.size_bytes) {
-      if ((record.flags & FS_APPEND_FL) != 0) return Error(ErrorCode::kNotPermitted);
-      TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
-    }
+    if (changes.size_bytes) TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
     if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
     begin_change(op, *inode);
     touch_changed(op, *inode, changes.size_bytes.has_value());
     if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
     if (changes.uid) record.uid = *changes.uid;
     if (changes.gid) record.gid = *changes.gid;
-    if (changes.flags) record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
+    if (changes.flags) {
+      count_protected(record.flags, *changes.flags);
+      record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
+    }
     if (changes.accessed) {
       record.atime_seconds = changes.accessed->seconds;
       record.atime_nanoseconds = changes.accessed->nanoseconds;

@@ -164,6 +164,13 @@ Attributes Engine::attributes_of(const Inode& inode) const {
   return attributes;
 }
 
+// Inside the gate, for every inode that comes, goes or gets other flags.
+void Engine::count_protected(std::uint32_t flags_before, std::uint32_t flags_after) {
+  const int before = (flags_before & kProtectingFlags) != 0 ? 1 : 0;
+  const int after = (flags_after & kProtectingFlags) != 0 ? 1 : 0;
+  if (before != after) protected_inodes_.fetch_add(after - before);
+}
+
 void Engine::set_size(Inode& inode, std::uint64_t size_bytes) {
   inode.unlogged.size = inode.unlogged.size || inode.record.size_bytes != size_bytes;
   inode.record.size_bytes = size_bytes;

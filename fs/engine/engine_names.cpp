@@ -116,6 +116,7 @@ InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNo
     TARNFS_ASSERT(stored.ok());  // a new inode has no attributes that would have to be read
   }
   inode_count_.fetch_add(1);
+  count_protected(0, record.flags);
   return inode;
 }
 
@@ -183,6 +184,7 @@ Result<Attributes> Engine::make_unnamed(InodeNumber parent, const NewNode& node)
   return run(Intent::kChange, blocks, [&](Operation& op) -> Result<Attributes> {
     TARNFS_ASSIGN(const InodePtr directory, get_directory(op, parent));
     ReadLock lock(directory->mutex);
+    if ((directory->record.flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
     TARNFS_ASSIGN(NodeDraft draft, draft_node(op, *directory, node));
     draft.record.link_count = 0;
     const InodePtr inode = make_drafted(op, draft, node, InodeNumber{next_inode_.fetch_add(1)});

@@ -58,6 +58,7 @@ Status Engine::reclaim(InodeNumber number, Intent intent) {
       delete_content(op, *attributes);
     }
     inode_count_.fetch_sub(1);
+    count_protected(inode->record.flags, 0);
     MutexLock orphans_lock(orphans_mutex_);
     orphans_.erase(number.value);
     orphans_changed_ = true;

@@ -181,6 +181,7 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
         put_page(op, *inode, run.first_page + i, all_pages[next++]);
       }
     }
+    count_protected(inode->record.flags, state.attributes.flags);
     apply_journal_attributes(state.attributes, inode->record);
     return {};
   });

@@ -73,6 +73,8 @@ struct AttributeChanges {
   std::optional<Timestamp> modified;
   std::optional<Timestamp> changed;
   std::optional<std::uint32_t> flags;
+  bool sets_times = false;   // somebody chose the times, they are not those of a change
+  bool writes_back = false;  // the kernel's times of what it has written, for which protection comes too late
 };
 
 struct WriteOptions {

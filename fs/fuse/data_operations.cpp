@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,10 +20,23 @@ constexpr std::size_t kCopyMaxBytes = std::size_t{128} << 20;
 // Of reads and writes: those above take longer, whether they wait or not.
 constexpr std::size_t kSmallMaxBytes = std::size_t{64} << 10;
 
-void answer_open(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* file) {
+// As the kernel checks it where it knows these flags: nobody writes to an immutable file, or anywhere but at the end of
+// one that is append-only. O_TRUNC comes as SETATTR.
+Status check_open(fuse_req_t request, InodeNumber inode, int flags) {
+  if ((flags & O_ACCMODE) == O_RDONLY || !front_end_of(request).checks_opens) return {};
+  TARNFS_ASSIGN(const Attributes attributes, file_system_of(request).attributes(inode));
+  const std::uint32_t refusing = (flags & O_APPEND) != 0 ? FS_IMMUTABLE_FL : kProtectingFlags;
+  return (attributes.flags & refusing) != 0 ? Status(Error(ErrorCode::kNotPermitted)) : Status();
+}
+
+void answer_open(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) {
   const FrontEnd& front_end = front_end_of(request);
   if (front_end.open_is_silent) {
     fuse_reply_err(request, ENOSYS);
+    return;
+  }
+  if (const Status allowed = check_open(request, inode_of(inode), file->flags); !allowed.ok()) {
+    reply_error(request, allowed.error());
     return;
   }
   file->keep_cache = !front_end.revalidate;
@@ -194,7 +208,7 @@ void place_copy(fuse_req_t request, fuse_ino_t from, off_t from_offset, fuse_fil
 }  // namespace
 
 void add_data_operations(fuse_lowlevel_ops& operations) {
-  operations.open = answer_open;
+  operations.open = answered_here<answer_open>();
   operations.release = answer_release;
   operations.flush = answer_flush;
   operations.read = answer_read;

@@ -32,8 +32,11 @@ struct FrontEnd {
   bool read_only = false;
   bool revalidate = false;
   double timeout_seconds = 0;  // how long the kernel may believe names, missing names and attributes
+  // Opens are asked for, because files may be immutable or append-only.
+  bool checks_opens = false;
   // The kernel opens by itself once an open was answered with ENOSYS.
   bool open_is_silent = false;
+  std::atomic<bool> told_of_silent_opens{false};
   bool open_directory_is_silent = false;
   bool kernel_writes_back = false;  // it keeps what is written for a while
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.

@@ -76,6 +76,8 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
   } else if ((to_set & FUSE_SET_ATTR_MTIME) != 0) {
     changes.modified = timestamp_of(wanted.st_mtim);
   }
+  // utimes(2) with times: those of a change are "now", or come without an access time.
+  changes.sets_times = (to_set & FUSE_SET_ATTR_ATIME) != 0 && (to_set & FUSE_SET_ATTR_ATIME_NOW) == 0;
   // Sent with the writeback cache: the kernel owns the ctime of regular files.
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) changes.changed = timestamp_of(wanted.st_ctim);
 }
@@ -92,13 +94,15 @@ Status drop_privileges_with(AttributeChanges& changes, fuse_req_t request, Inode
   return {};
 }
 
-void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* /*file*/) {
+void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int to_set, fuse_file_info* file) {
   AttributeChanges changes;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) changes.mode = wanted->st_mode & 07777U;
   if ((to_set & FUSE_SET_ATTR_UID) != 0) changes.uid = wanted->st_uid;
   if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) changes.size_bytes = static_cast<std::uint64_t>(wanted->st_size);
   set_times(changes, *wanted, to_set);
+  // The kernel's own come with the file that it wrote for; utimes(2) comes without one.
+  changes.writes_back = file != nullptr && to_set == (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME);
   if (const Status dropped = drop_privileges_with(changes, request, inode_of(inode), to_set); !dropped.ok()) {
     reply_error(request, dropped.error());
     return;

@@ -3,11 +3,13 @@
 // FS_IOC_SHUTDOWN comes from any file or directory that can be opened, and the kernel checks nothing. It is declared as
 // one that reads, so its flags stay with the caller: all of them mean the same here.
 #include <linux/fs.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "common/log.h"
 #include "fs/fuse/caller.h"
 #include "fs/fuse/front_end.h"
 
@@ -53,12 +55,21 @@ Result<std::uint32_t> flags_of(std::uint32_t xflags) {
   return result;
 }
 
-Status set_flags(FileSystem& file_system, InodeNumber inode, std::uint32_t flags) {
+// The kernel cannot be made to ask again for opens once it was told that it need not.
+void tell_of_silent_opens(FrontEnd& front_end) {
+  if (!front_end.open_is_silent || front_end.told_of_silent_opens.exchange(true)) return;
+  log_warning(
+      "a file became immutable or append-only: from the next mount on it cannot be opened for writing; with the option "
+      "chattr=strict that holds at once");
+}
+
+Status set_flags(FrontEnd& front_end, InodeNumber inode, std::uint32_t flags) {
   if ((flags & ~known_flags()) != 0) return Error(ErrorCode::kUnsupported);
   AttributeChanges changes;
   changes.flags = flags;
-  auto changed = file_system.change_attributes(inode, changes);
+  auto changed = front_end.file_system.change_attributes(inode, changes);
   if (!changed.ok()) return changed.error();
+  if ((flags & kProtectingFlags) != 0 && S_ISREG(changed->mode)) tell_of_silent_opens(front_end);
   return {};
 }
 
@@ -90,7 +101,7 @@ void set_fsxattr(fuse_req_t request, InodeNumber inode, const void* in) {
     return;
   }
   const auto flags = flags_of(wanted.fsx_xflags);
-  finish_set(request, flags.ok() ? set_flags(file_system_of(request), inode, *flags) : Status(flags.error()));
+  finish_set(request, flags.ok() ? set_flags(front_end_of(request), inode, *flags) : Status(flags.error()));
 }
 
 void get_flags(fuse_req_t request, InodeNumber inode, bool extended, std::size_t out_bytes) {
@@ -130,7 +141,7 @@ void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* 
   } else if (command == FS_IOC_SETFLAGS && in_bytes >= sizeof(std::uint32_t)) {
     std::uint32_t wanted = 0;
     std::memcpy(&wanted, in, sizeof wanted);
-    finish_set(request, set_flags(file_system_of(request), inode_of(inode), wanted));
+    finish_set(request, set_flags(front_end_of(request), inode_of(inode), wanted));
   } else if (command == FS_IOC_FSSETXATTR && in_bytes >= sizeof(fsxattr)) {
     set_fsxattr(request, inode_of(inode), in);
   } else {

@@ -136,7 +136,8 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   connection.congestion_threshold = kBackgroundMax * 3 / 4;
   connection.time_gran = 1;
   // An open that revalidates drops what is cached, which takes a request.
-  front_end.open_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  front_end.open_is_silent =
+      ours_alone && !front_end.checks_opens && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   front_end.drops_privileges = take_privileges(front_end, connection);
   front_end.open_directory_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
 }
@@ -159,6 +160,7 @@ class FuseSession final : public FuseMount {
       : served_{FrontEnd(file_system), this}, options_(options), on_end_(std::move(on_end)) {
     served_.front_end.read_only = options.read_only;
     served_.front_end.revalidate = options.revalidate;
+    served_.front_end.checks_opens = options.checks_opens;
     served_.front_end.timeout_seconds = options.revalidate ? 0 : kTimeoutSeconds;
   }
   ~FuseSession() override;

@@ -22,6 +22,7 @@ static_assert(offsetof(RootBlock, time_nanoseconds) == 72 && offsetof(RootBlock,
 static_assert(offsetof(RootBlock, used_blocks) == 88 && offsetof(RootBlock, inode_count) == 96);
 static_assert(offsetof(RootBlock, next_inode) == 104 && offsetof(RootBlock, allocation_cursor) == 112);
 static_assert(offsetof(RootBlock, journal_sequence) == 120 && offsetof(RootBlock, journal_chain) == 136);
+static_assert(offsetof(RootBlock, reserved2) == 144 && offsetof(RootBlock, protected_inodes) == 248);
 static_assert(offsetof(RootBlock, free_map) == 512 && offsetof(RootBlock, history) == 768);
 static_assert(offsetof(RootBlock, reserved3) == 2304);
 

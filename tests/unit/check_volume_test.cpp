@@ -259,6 +259,7 @@ TEST_CASE("fields of the root block") {
   };
   CHECK(found_with([](RootBlock& root) { root.next_inode = 499; }) == "next_inode");
   CHECK(found_with([](RootBlock& root) { root.inode_count += 1; }) == "inode_count");
+  CHECK(found_with([](RootBlock& root) { root.protected_inodes += 1; }) == "inode_count");
   CHECK(found_with([](RootBlock& root) { root.inode_file.block_count += 1; }) == "block_count");
   CHECK(found_with([](RootBlock& root) { root.inode_file.number = 4; }) == "root");
   CHECK(found_with([](RootBlock& root) {
@@ -276,6 +277,8 @@ TEST_CASE("fields of inodes") {
   CHECK(Sample().found_with_record(100, [](InodeRecord& r) { r.mtime_nanoseconds = 1000000000; }) == "inode");
   CHECK(Sample().found_with_record(100, [](InodeRecord& r) { r.layout = 2; }) == "inode");
   CHECK(Sample().found_with_record(100, [](InodeRecord& r) { r.flags = 1; }) == "(inode)");
+  CHECK(Sample().found_with_record(100, [](InodeRecord& r) { r.flags = 0x10; }) == "inode_count");
+  CHECK(Sample().found_with_record(100, [](InodeRecord& r) { r.flags = 0x20; }) == "inode_count");
   CHECK(Sample().found_with_record(20, [](InodeRecord& r) { r.size_bytes = 129; }) == "inode");
   CHECK(Sample().found_with_record(22, [](InodeRecord& r) { r.size_bytes = 1; }) == "inode");
   Sample empty_block;

@@ -55,6 +55,9 @@ TEST_CASE("each option of its own") {
   CHECK(parsed("io_uring=on").io_uring == IoUring::kOn);
   CHECK(parsed("io_uring=on,io_uring=off").io_uring == IoUring::kOff);
   CHECK(parsed("io_uring=off,io_uring=auto").io_uring == IoUring::kAuto);
+  CHECK(!parsed("").checks_opens);
+  CHECK(parsed("chattr=strict").checks_opens);
+  CHECK(!parsed("chattr=strict,chattr=auto").checks_opens);
   CHECK(!parsed("noatime").access_times);
   CHECK(has(parsed("noatime"), "noatime"));
   CHECK(parsed("noatime,atime").access_times);
@@ -89,6 +92,7 @@ TEST_CASE("wrong options are refused by name") {
       {"on_disconnect=readonly", "not available yet"},
       {"io_uring=yes", "give auto, on or off"},
       {"io_uring=", "needs a value"},
+      {"chattr=on", "give auto or strict"},
       {"keys=/etc/keys", "not available yet"},
       {"state=snap", "not available yet"},
       {"ro,mirror=tcp://a:1", "exclude each other"},

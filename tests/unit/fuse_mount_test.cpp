@@ -56,13 +56,14 @@ IoUring wanted_transport() {
 
 // A mountpoint that goes away with the test, and the mount on it.
 struct Mounted {
-  explicit Mounted(bool revalidate = false) {
+  explicit Mounted(bool revalidate = false, bool checks_opens = false) {
     std::string pattern = (fs::temp_directory_path() / "tarnfs-mount-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     directory = pattern;
     options.mountpoint = directory.string();
     options.source = "/images/a, b.tarnfs";
     options.revalidate = revalidate;
+    options.checks_opens = checks_opens;
     options.kernel_options = {"allow_other", "suid", "dev"};
     options.io_uring = wanted_transport();
     auto mounted = FuseMount::mount(file_system, options, [this] { ended = true; });
@@ -291,6 +292,37 @@ TEST_CASE("attributes: mode, owner, times before 1970 and after 2446, flags, sta
   CHECK(usage.f_blocks == 1000);
   CHECK(usage.f_bavail == 500);
   CHECK(usage.f_namemax == 255);
+}
+
+TEST_CASE("opens that are checked: an immutable file is only read, an append-only one only grows") {
+  if (!can_mount()) return;
+  Mounted m(false, true);
+  write_file(m.at("fixed"), "x");
+  write_file(m.at("log"), "x");
+  const auto set_flags = [&](const std::string& name, int flags) {
+    const Descriptor file(m.at(name), O_RDONLY);
+    CHECK(::ioctl(file, FS_IOC_SETFLAGS, &flags) == 0);
+  };
+  const auto opens = [&](const std::string& name, int flags) {
+    const int number = ::open(m.at(name).c_str(), flags | O_CLOEXEC);
+    if (number < 0) CHECK(errno == EPERM);
+    if (number >= 0) ::close(number);
+    return number >= 0;
+  };
+  set_flags("fixed", FS_IMMUTABLE_FL);
+  set_flags("log", FS_APPEND_FL);
+  CHECK(opens("fixed", O_RDONLY));
+  CHECK_FALSE(opens("fixed", O_WRONLY));
+  CHECK_FALSE(opens("fixed", O_RDWR | O_APPEND));
+  CHECK(opens("log", O_RDONLY));
+  CHECK(opens("log", O_WRONLY | O_APPEND));
+  CHECK(opens("log", O_RDWR | O_APPEND));
+  CHECK_FALSE(opens("log", O_WRONLY));
+  CHECK_FALSE(opens("log", O_RDWR));
+  set_flags("fixed", 0);
+  set_flags("log", FS_NODUMP_FL);
+  CHECK(opens("fixed", O_RDWR));
+  CHECK(opens("log", O_WRONLY | O_TRUNC));
 }
 
 TEST_CASE("extended attributes") {
