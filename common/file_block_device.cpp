@@ -62,14 +62,21 @@ int open_direct(const std::string& path, int flags, mode_t mode) {
 }  // namespace
 
 Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::open(const std::string& path, DeviceMode mode) {
-  const bool writable = mode == DeviceMode::kReadWrite;
-  const int descriptor = open_direct(path, writable ? O_RDWR : O_RDONLY, 0);
+  int descriptor = open_direct(path, mode == DeviceMode::kReadOnly ? O_RDONLY : O_RDWR, 0);
+  const bool may_write = descriptor >= 0 && mode != DeviceMode::kReadOnly;
+  if (descriptor < 0 && mode == DeviceMode::kReadOnlyAtFirst) descriptor = open_direct(path, O_RDONLY, 0);
   if (descriptor < 0) return errno_error("open image", path, errno);
   std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, 0));
   TARNFS_ASSIGN(const std::uint64_t size_blocks, size_blocks_of(descriptor, path));
-  TARNFS_TRY(lock_whole(descriptor, path, writable));
+  TARNFS_TRY(lock_whole(descriptor, path, mode == DeviceMode::kReadWrite));
+  device->may_write_ = may_write;
   device->size_blocks_ = size_blocks;
   return device;
+}
+
+Status FileBlockDevice::make_writable() {
+  if (!may_write_) return Error(ErrorCode::kReadOnly, path_ + " cannot be opened for writing");
+  return lock_whole(descriptor_, path_, true);
 }
 
 Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::string& path, std::uint64_t size_blocks) {

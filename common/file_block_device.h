@@ -2,7 +2,7 @@
 //
 // Invariants:
 //   1. While it is open for writing no other process has it open for writing or reading (an OFD lock on the whole
-//   file).
+//      file). make_writable() exchanges one lock for the other in one step, so nobody has written in between.
 //   2. After a failed flush every later one fails. The kernel tells of lost writes once: without this a second flush
 //   would say that all is well. So one flush runs at a time.
 //
@@ -19,14 +19,18 @@
 namespace tarnfs {
 
 enum class DeviceMode {
-  kReadOnly,   // shared lock
-  kReadWrite,  // exclusive lock
+  kReadOnly,         // shared lock
+  kReadOnlyAtFirst,  // the same, until make_writable()
+  kReadWrite,        // exclusive lock
 };
 
 class FileBlockDevice final : public BlockDevice {
  public:
   // Opens an existing image. kBusy when another process has it; kNotFound when there is none.
   static Result<std::unique_ptr<FileBlockDevice>> open(const std::string& path, DeviceMode mode);
+  // From kReadOnlyAtFirst to kReadWrite. kBusy when another process has it open too, kReadOnly when the image may not
+  // be written; then nothing has changed.
+  Status make_writable();
   // Creates `path` sparse with `size_blocks`, or resizes an existing regular file to it. For a block device
   // `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
   static Result<std::unique_ptr<FileBlockDevice>> create(const std::string& path, std::uint64_t size_blocks);
@@ -48,6 +52,7 @@ class FileBlockDevice final : public BlockDevice {
 
   const std::string path_;
   const int descriptor_;
+  bool may_write_ = true;      // set before the device is handed out, then constant
   std::uint64_t size_blocks_;  // set before the device is handed out, then constant
   Mutex flush_mutex_;
   bool flush_failed_ TARNFS_GUARDED_BY(flush_mutex_) = false;

@@ -58,6 +58,7 @@ Primary::Primary(std::string image, std::string mountpoint, MountOptions options
     : image_(std::move(image)),
       mountpoint_(std::move(mountpoint)),
       options_(std::move(options)),
+      read_only_(options_.read_only),
       mount_ended_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Primary::~Primary() {
@@ -67,7 +68,7 @@ Primary::~Primary() {
 
 Status Primary::start() {
   if (!mount_ended_) return Error(ErrorCode::kIo, std::string("make an eventfd: ") + std::strerror(errno));
-  const DeviceMode mode = options_.read_only ? DeviceMode::kReadOnly : DeviceMode::kReadWrite;
+  const DeviceMode mode = options_.read_only ? DeviceMode::kReadOnlyAtFirst : DeviceMode::kReadWrite;
   TARNFS_ASSIGN(device_, open_image(image_, mode, kImagePatience));
   TARNFS_TRY(make_senders());
   TARNFS_TRY(open_volume());
@@ -103,6 +104,8 @@ Status Primary::start_control() {
   std::map<std::string, ControlCommand> commands;
   commands["status"] = {.run = [this](const ControlRequest&) { return answer_status(); }};
   commands["cp"] = {.run = [this](const ControlRequest& request) { return answer_cp(request); }, .waits = true};
+  commands["remount"] = {.run = [this](const ControlRequest& request) { return answer_remount(request); },
+                         .waits = true};
   const std::string uuid = volume_of(volume_->superblock()).to_string();
   const std::string usual = control_path_of(default_control_directory(), uuid, "primary");
   const std::string path = options_.control_path.empty() ? usual : options_.control_path;
@@ -180,7 +183,7 @@ Status Primary::close() {
   closing_ = true;
   mount_.reset();
   Status result;
-  if (volume_ && !options_.read_only && !volume_->status().shut_down) result = take_last_state();
+  if (volume_ && !read_only_ && !volume_->status().shut_down) result = take_last_state();
   for (const auto& sender : senders_) sender->stop();
   control_.reset();
   if (volume_) {
@@ -232,7 +235,7 @@ Result<std::string> Primary::answer_status() {
   report.cp_lock_longest_ns = status.cp_lock_longest_ns;
   report.fsync_cp_count = status.fsync_cp_count;
   report.errors = status.error_count;
-  report.read_only = options_.read_only || status.stopped;
+  report.read_only = read_only_ || status.stopped;
   report.closing = closing_;
   report.stop_reason = status.stop_reason;
   for (const auto& sender : senders_) report.mirrors.push_back(report_of(sender->status()));
@@ -240,7 +243,7 @@ Result<std::string> Primary::answer_status() {
 }
 
 Result<std::string> Primary::answer_cp(const ControlRequest& request) {
-  if (options_.read_only) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
+  if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
   const bool with_mirrors = request.has_flag("mirror");
   if (with_mirrors && senders_.empty()) {
     return Error(ErrorCode::kInvalid, image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT");
@@ -248,6 +251,24 @@ Result<std::string> Primary::answer_cp(const ControlRequest& request) {
   TARNFS_ASSIGN(const Cp cp, volume_->consistency_point());
   if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp));
   return fmt::format("{{\"cp\":{}}}", cp.value);
+}
+
+// Asked before the kernel lets changes through, and after it does not any more.
+Result<std::string> Primary::answer_remount(const ControlRequest& request) {
+  if (request.has_flag("writable")) TARNFS_TRY(make_writable());
+  volume_->set_access_times(request.has_flag("access_times"));
+  return std::string("{}");
+}
+
+Status Primary::make_writable() {
+  const VolumeStatus status = volume_->status();
+  if (status.stopped) return Error(ErrorCode::kReadOnly, image_ + " has stopped: " + status.stop_reason);
+  if (!read_only_) return {};
+  TARNFS_TRY(device_->make_writable());
+  TARNFS_TRY(volume_->make_writable());
+  read_only_ = false;
+  log_info(image_ + " is read-write now");
+  return {};
 }
 
 Status Primary::wait_for_mirrors(Cp cp) {

@@ -49,11 +49,14 @@ class Primary {
   Status take_last_state();
   Result<std::string> answer_status();
   Result<std::string> answer_cp(const ControlRequest& request);
+  Result<std::string> answer_remount(const ControlRequest& request);
+  Status make_writable();
   Status wait_for_mirrors(Cp cp);
 
   const std::string image_;
   const std::string mountpoint_;
   const MountOptions options_;
+  std::atomic<bool> read_only_;   // changed by the control server's thread
   const Descriptor mount_ended_;  // an eventfd
   std::atomic<bool> closing_{false};
   std::atomic<bool> over_io_uring_{false};

@@ -59,6 +59,8 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
 Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblock& superblock, const RootBlock& root)
     : device_(device),
       options_(options),
+      mode_(options.mode),
+      access_times_(options.access_times),
       superblock_(superblock),
       clock_(*options.clock),
       cache_(device, options.cache_limit_bytes),
@@ -70,7 +72,7 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
       next_inode_(std::max(root.next_inode, kFirstFreeInode.value)),
       inode_count_(root.inode_count),
       protected_inodes_(static_cast<std::int64_t>(root.protected_inodes)) {
-  if (options.mode != VolumeMode::kReadWrite) return;
+  if (options.mode == VolumeMode::kMirror) return;
   writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed, [this] { wake_dirty_waiters(); });
   free_map_ = std::make_unique<FreeMap>(root, *writer_);
   allocatable_before_blocks_ = free_map_->unused_blocks();
@@ -92,8 +94,18 @@ Status Engine::start() {
   return replayed_records_ > 0 ? request_cp(true) : Status();
 }
 
+// What recovery found is in memory already, as after open() for kReadWrite.
+Status Engine::make_writable() {
+  if (mode_ == VolumeMode::kReadWrite) return {};
+  if (mode_ == VolumeMode::kMirror) return Error(ErrorCode::kReadOnly, device_.name() + " is a mirror");
+  if (unwritable_) return Error(ErrorCode::kReadOnly, unwritable_->describe());
+  TARNFS_TRY(device_.flush());
+  mode_ = VolumeMode::kReadWrite;
+  return start();
+}
+
 Status Engine::close() {
-  if (options_.mode != VolumeMode::kReadWrite) return {};
+  if (mode_ != VolumeMode::kReadWrite) return {};
   Status status;
   if (cp_thread_.joinable()) {
     if (!stopped_) status = request_cp(false);
@@ -134,7 +146,7 @@ void Engine::wake_dirty_waiters() {
 // memory until the root is published, so what is not written may be half of the limit: the other half is being
 // published.
 Status Engine::before_change(Intent intent, WaitNote& wait) {
-  if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
+  if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
   if (dirty_pages() >= limit_pages / 4) {
     want_cp_soon();
@@ -245,7 +257,7 @@ VolumeStatus Engine::status() {
   status.root = newest_root();
   status.usage = usage();
   status.dirty_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages())) * kBlockSize;
-  if (journal_ != nullptr) {
+  if (takes_changes() && journal_ != nullptr) {
     status.journal_size_bytes = journal_->size_blocks() * kBlockSize;
     status.journal_used_bytes = journal_->used_blocks() * kBlockSize;
   }

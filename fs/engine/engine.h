@@ -92,7 +92,8 @@ class Engine final : public Volume {
               const std::function<bool(const DirectoryEntry&)>& visit) override;
   Result<Attributes> attributes_with_lookup(InodeNumber inode) override;
   FileSystemUsage usage() override;
-  bool read_only() const override { return options_.mode != VolumeMode::kReadWrite || stopped_; }
+  bool takes_changes() const override { return mode_ == VolumeMode::kReadWrite; }
+  bool read_only() const override { return !takes_changes() || stopped_; }
   Status fsync(InodeNumber inode, bool data_only) override;
   Result<Cp> consistency_point() override;
   Status shut_down() override;
@@ -111,6 +112,8 @@ class Engine final : public Volume {
   Result<bool> in_use(Address address) override;
 
   // Volume.
+  Status make_writable() override;
+  void set_access_times(bool on) override { access_times_ = on; }
   Status close() override;
   VolumeStatus status() override;
   void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) override {
@@ -341,6 +344,8 @@ class Engine final : public Volume {
 
   BlockDevice& device_;
   const VolumeOptions options_;
+  std::atomic<VolumeMode> mode_;  // kReadWrite, once it is that, for good
+  std::atomic<bool> access_times_;
   Superblock superblock_;  // a mirror's: changed with the gate closed and under root_mutex_; constant otherwise
   Clock& clock_;
   BlockCache cache_;
@@ -359,13 +364,13 @@ class Engine final : public Volume {
   std::uint64_t open_generation_;  // changed with the gate closed, read inside it
   std::atomic<std::uint64_t> next_inode_;
   std::atomic<std::uint64_t> inode_count_;
-  std::atomic<std::int64_t> protected_inodes_;  // with a flag of kProtectingFlags
+  std::atomic<std::int64_t> protected_inodes_;                  // with a flag of kProtectingFlags
   std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
   std::atomic<std::uint64_t> writing_generation_{0};            // what the running consistency point writes; 0: none
   std::atomic<std::uint32_t> dirty_waiters_{0};                 // under cp_mutex_, but for a first look
   std::array<std::atomic<std::int64_t>, 2> promised_blocks_{};  // by generation & 1
 
-  std::unique_ptr<JournalWriter> journal_;  // read-write volumes that have one; made before the threads
+  std::unique_ptr<JournalWriter> journal_;  // of volumes that have one, but for a mirror's; made before the threads
   NameLog name_log_;
   GroupCommit<InodePtr> commits_;
   std::uint64_t replayed_records_ = 0;  // before the threads
@@ -383,9 +388,11 @@ class Engine final : public Volume {
   bool orphans_changed_ TARNFS_GUARDED_BY(orphans_mutex_) = false;
   std::vector<InodeNumber> shrinking_ TARNFS_GUARDED_BY(orphans_mutex_);
 
-  std::unique_ptr<SpaceLedger> ledger_;          // read-write only; made before the threads
-  std::unique_ptr<BlockWriter> writer_;          // the consistency point's thread
-  std::unique_ptr<FreeMap> free_map_;            // made before the threads
+  // These three not on a mirror. Made before the threads.
+  std::unique_ptr<SpaceLedger> ledger_;
+  std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
+  std::unique_ptr<FreeMap> free_map_;
+  std::optional<Error> unwritable_;              // why a read-only volume must stay one; before the threads
   std::atomic<std::uint64_t> held_blocks_{0};    // freed, but kept for a root that somebody reads
   std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread
 

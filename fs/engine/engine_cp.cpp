@@ -106,7 +106,7 @@ void Engine::want_cp_soon() {
 }
 
 Result<Cp> Engine::consistency_point() {
-  if (options_.mode != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
+  if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   TARNFS_TRY(request_cp(false));
   return Cp{newest_root().cp};
 }

@@ -150,7 +150,7 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
     const Status status = read_blocks(plan, offset_bytes, out);
     if (!status.ok() && status.error().code() == ErrorCode::kWouldWait) return status.error();
     if (status.ok()) {
-      if (plan.accessed_is_old && options_.access_times && !read_only()) touch_accessed(number);
+      if (plan.accessed_is_old && access_times_ && !read_only()) touch_accessed(number);
       return plan.length_bytes;
     }
     // While we read without locks a block may have been freed and reused: then the pointers have changed. The same
@@ -360,7 +360,7 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
   const std::uint64_t end_bytes = offset_bytes + length_bytes;
   const bool zeroes = options.punch_hole || options.zero_range;
   // Every change goes to a new block, so space can be found missing here but not be set aside for later writes.
-  if (!zeroes && ledger_ != nullptr && pages_for(length_bytes) > ledger_->available_to_users_blocks()) {
+  if (!zeroes && takes_changes() && pages_for(length_bytes) > ledger_->available_to_users_blocks()) {
     return Error(ErrorCode::kNoSpace);
   }
   const std::uint64_t blocks = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() + blocks_for_inode();

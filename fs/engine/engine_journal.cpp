@@ -48,7 +48,7 @@ UnloggedChanges* Engine::frozen_unlogged(const Inode& inode) const {
 Status Engine::fsync(InodeNumber number, bool data_only) {
   const RunningFsync running(*this);  // before it looks: either it sees a shutdown, or the shutdown waits for it
   if (shut_down_) return Error(ErrorCode::kIo);
-  if (options_.mode != VolumeMode::kReadWrite) return {};
+  if (mode_ != VolumeMode::kReadWrite) return {};
   if (stopped_) return stopped_error(ErrorCode::kIo);
   bool changed = false;
   const auto found = run(Intent::kRead, 0, [&](Operation& op) -> Result<InodePtr> {

@@ -75,7 +75,7 @@ Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function
 
 // Changed are the inodes whose records stand in blocks of the inode file that the two roots do not share.
 Status Engine::adopt(const RootBlock& root) {
-  TARNFS_ASSERT(options_.mode == VolumeMode::kMirror);
+  TARNFS_ASSERT(mode_ == VolumeMode::kMirror);
   const RootBlock old = newest_root();
   TARNFS_ASSIGN(const Superblock superblock, read_superblock(device_));
   std::vector<InodeNumber> changed{kRootDirectory};

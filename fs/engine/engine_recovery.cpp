@@ -21,7 +21,7 @@ Status Engine::recover() {
   const RootBlock root = newest_root();
   const JournalGeometry geometry = journal_geometry_of(superblock_, root);
   const JournalPosition start = journal_start_of(root);
-  if (options_.mode == VolumeMode::kReadWrite) load_orphans();
+  load_orphans();
   if (geometry.size_blocks == 0) return {};
   if (start.block >= geometry.size_blocks) {
     return Error(ErrorCode::kCorrupt, device_.name() + ": the root block's place in the journal cannot be");
@@ -38,9 +38,7 @@ Status Engine::recover() {
                                           std::to_string(reader.position().block) +
                                           ": what fsync promised after it cannot be read; fsck.tarnfs -y gives it up");
   }
-  if (options_.mode == VolumeMode::kReadWrite) {
-    journal_ = std::make_unique<JournalWriter>(device_, geometry, start, reader.position());
-  }
+  journal_ = std::make_unique<JournalWriter>(device_, geometry, start, reader.position());
   if (replayed_records_ > 0) {
     log_info(device_.name() + ": " + std::to_string(replayed_records_) + " records of the journal were done again");
   }
@@ -216,7 +214,10 @@ Status Engine::load_placed(const JournalPages& run, std::vector<PageRef>& pages)
       pages.push_back(std::move(page));
     }
   }
-  return free_map_ != nullptr ? set_aside_again(run) : Status();
+  const Status set_aside = set_aside_again(run);
+  if (set_aside.ok() || takes_changes()) return set_aside;
+  unwritable_ = set_aside.error();  // who only reads needs no free map
+  return {};
 }
 
 Status Engine::set_aside_again(const JournalPages& run) {

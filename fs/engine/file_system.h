@@ -155,6 +155,9 @@ class FileSystem {
 
   // The volume.
   virtual FileSystemUsage usage() = 0;
+  // False when it was opened for reading alone: nothing that a reader sees changes until this is true.
+  virtual bool takes_changes() const = 0;
+  // Also true when it stopped.
   virtual bool read_only() const = 0;
   virtual Status fsync(InodeNumber inode, bool data_only) = 0;
   // Takes a consistency point of everything done before the call and waits until it is durable here.

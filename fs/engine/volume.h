@@ -19,7 +19,7 @@ namespace tarnfs {
 
 enum class VolumeMode {
   kReadWrite,
-  kReadOnly,  // a root of the image, as it was when the volume was opened
+  kReadOnly,  // a root of the image, as it was when the volume was opened; until make_writable()
   kMirror,    // read-only; shows what adopt() says, and an empty root directory before the first
 };
 
@@ -30,7 +30,7 @@ struct VolumeOptions {
   std::uint64_t cache_limit_bytes = 128ULL << 20;  // clean metadata in memory
   // An fsync that has so many pages of a file to log writes them to blocks of their own; the journal only names them.
   std::uint64_t placed_pages_min = 256;
-  bool access_times = true;  // as relatime has them; false: reads change nothing
+  bool access_times = true;  // as relatime has them; false: reads change nothing, until set_access_times()
   Clock* clock = &system_clock();
   ChangeFeed* feed = nullptr;  // may be null; must outlive the volume
 };
@@ -64,6 +64,10 @@ class Volume : public FileSystem, public ReplicationSource, public MirrorTarget 
   // journal has beyond the newest root is done again: read-write volumes take a consistency point of it, read-only ones
   // keep it in memory and write nothing.
   static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const VolumeOptions& options);
+  // Makes a volume that was opened with kReadOnly one that was opened with kReadWrite; the device can be written by
+  // now, and nobody else has since. Does nothing when it is one. kReadOnly, with the reason, when it cannot be.
+  virtual Status make_writable() = 0;
+  virtual void set_access_times(bool on) = 0;
   // Takes a last consistency point (read-write, and not shut down) and stops all threads. Idempotent; the destructor
   // stops without one.
   virtual Status close() = 0;

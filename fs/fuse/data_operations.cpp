@@ -158,7 +158,7 @@ void answer_lseek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence
   }
   // The kernel does not write what it holds in its cache before it asks, so a hole here may be data there. It knows the
   // end of the file, and takes everything up to it for data once this was answered.
-  if (front_end_of(request).kernel_writes_back) {
+  if (front_end_of(request).kernel_writes_back && file_system_of(request).takes_changes()) {
     fuse_reply_err(request, ENOSYS);
     return;
   }

@@ -29,7 +29,6 @@ struct FrontEnd {
   explicit FrontEnd(FileSystem& served) : file_system(served) {}
 
   FileSystem& file_system;
-  bool read_only = false;
   bool revalidate = false;
   double timeout_seconds = 0;  // how long the kernel may believe names, missing names and attributes
   // Opens are asked for, because files may be immutable or append-only.

@@ -121,7 +121,7 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
 #ifdef FUSE_CAP_ALLOW_IDMAP
   ask_for(connection, FUSE_CAP_ALLOW_IDMAP, true);
 #endif
-  front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone && !front_end.read_only);
+  front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone);
   ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
   ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
   // After an asynchronous O_DIRECT write the kernel would leave old pages in its cache. An open must be able to go
@@ -158,7 +158,6 @@ class FuseSession final : public FuseMount {
  public:
   FuseSession(FileSystem& file_system, const FuseMountOptions& options, std::function<void()> on_end)
       : served_{FrontEnd(file_system), this}, options_(options), on_end_(std::move(on_end)) {
-    served_.front_end.read_only = options.read_only;
     served_.front_end.revalidate = options.revalidate;
     served_.front_end.checks_opens = options.checks_opens;
     served_.front_end.timeout_seconds = options.revalidate ? 0 : kTimeoutSeconds;

@@ -65,6 +65,17 @@ Status call_mount(const std::string& directory, unsigned long flags) {
   return Error(code, directory + ": " + std::strerror(number) + advice);
 }
 
+// What the kernel does not: making a volume writable that was opened for reading, and who notes access times.
+Status tell_daemon(const FoundDaemon& daemon, unsigned long flags) {
+  if (daemon.status.role != "primary") return Error(ErrorCode::kReadOnly, "a mirror cannot be made read-write");
+  const bool writable = (flags & MS_RDONLY) == 0;
+  ControlRequest request{.command = "remount", .arguments = {}};
+  if (writable) request.arguments["writable"] = "true";
+  if (writable && (flags & MS_NOATIME) == 0) request.arguments["access_times"] = "true";
+  const auto told = ask_daemon(daemon.socket_path, request, kWaitMax);
+  return told.ok() ? Status() : Status(told.error());
+}
+
 constexpr std::uint64_t kAttributesOfOnePlace =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
@@ -138,13 +149,18 @@ Status remount(const std::string& directory, const std::string& options) {
   if (!entry) return Error(ErrorCode::kInvalid, directory + ": no tarnfs volume is mounted there");
   const unsigned long flags = mount_flags_of(options);
   const auto daemon = daemon_of(entry->source, default_control_directory());
-  if ((flags & MS_RDONLY) == 0 && daemon.ok() && daemon->status.read_only) {
-    return Error(ErrorCode::kReadOnly, path + ": it was mounted read-only; unmount it and mount it read-write");
+  if ((flags & MS_RDONLY) == 0) {
+    const Status told = daemon.ok() ? tell_daemon(*daemon, flags) : Status();
+    return told.ok() ? call_mount(path, MS_REMOUNT | flags) : Status(told.error().in(path));
   }
   TARNFS_TRY(call_mount(path, MS_REMOUNT | flags));
-  if ((flags & MS_RDONLY) == 0 || !daemon.ok() || daemon->status.read_only) return {};
-  const auto taken = ask_daemon(daemon->socket_path, ControlRequest{.command = "cp", .arguments = {}}, kWaitMax);
-  if (!taken.ok()) return taken.error().in(path + " is read-only now, but its last changes are not in the image");
+  if (!daemon.ok() || daemon->status.read_only) return {};
+  Status done = tell_daemon(*daemon, flags);
+  if (done.ok()) {
+    const auto taken = ask_daemon(daemon->socket_path, ControlRequest{.command = "cp", .arguments = {}}, kWaitMax);
+    if (!taken.ok()) done = taken.error();
+  }
+  if (!done.ok()) return done.error().in(path + " is read-only now, but its last changes are not in the image");
   return {};
 }
 

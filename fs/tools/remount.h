@@ -1,8 +1,8 @@
 // What the kernel does by itself for its own file systems: mount -o remount, and a second mount of the same volume.
 //
 // Thread safety: plain functions.
-// Errors: kInvalid where no tarnfs volume is mounted, kReadOnly for a remount to read-write of what was opened
-// read-only, kIo and kNotPermitted with what mount(2) said.
+// Errors: kInvalid where no tarnfs volume is mounted, kReadOnly and kBusy for a remount to read-write of what cannot be
+// written, kIo and kNotPermitted with what mount(2) said.
 #pragma once
 
 #include <optional>

@@ -2,6 +2,8 @@
 """Mounting and unmounting: in the background, through mount(8), and how long it takes."""
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -125,14 +127,92 @@ class Helpers(TarnTest):
         second = self.make_directory("second")
         run("mount", "-t", "tarnfs", "-o", "ro", copy, second)
         self.assertEqual((second / "file").read_text(), "content", "the image had all of it")
-        result = run("mount", "-o", "remount,rw", second, expect=None)
-        self.assertNotEqual(result.returncode, 0)
-        self.assertIn("mounted read-only", result.stderr)
+        run("mount", "-o", "remount,rw", second)
+        (second / "file").write_text("changed after it was mounted read-only")
         run("umount", second)
+        self.assert_clean(copy)
         run("mount", "-o", "remount,rw", self.mountpoint)
         (self.mountpoint / "other").touch()
         run("umount", self.mountpoint)
         self.assert_clean(self.image)
+
+    def test_remount_read_write_after_a_crash(self):
+        """A read-only mount shows what the journal has and writes nothing; read-write it goes on from there."""
+        primary = self.mount(self.image, options="cp_interval=3600")
+        with open(primary.mountpoint / "file", "w") as file:
+            file.write("from the journal")
+            file.flush()
+            os.fsync(file.fileno())
+            os.unlink(primary.mountpoint / "file")
+            (primary.mountpoint / "kept").write_text("kept")
+            directory = os.open(primary.mountpoint, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+            primary.kill()
+        before = hashlib.sha256(self.image.read_bytes()).digest()
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+        self.assertEqual(os.listdir(self.mountpoint), ["kept"])
+        self.assertEqual(hashlib.sha256(self.image.read_bytes()).digest(), before)
+        self.assert_errno(errno.EROFS, (self.mountpoint / "new").touch)
+        run("mount", "-o", "remount,rw", self.mountpoint)
+        with open(self.mountpoint / "new", "w") as file:
+            file.write("new")
+            file.flush()
+            os.fsync(file.fileno())
+        self.assertFalse(json.loads(harness.tarn("status", "--json", self.mountpoint).stdout)["read_only"])
+        run("umount", self.mountpoint)
+        self.assert_clean(self.image)
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+        self.assertEqual(sorted(os.listdir(self.mountpoint)), ["kept", "new"])
+        self.assertEqual((self.mountpoint / "new").read_text(), "new")
+        run("umount", self.mountpoint)
+
+    def test_remount_read_write_of_what_cannot_be_written(self):
+        run("mount", "--bind", self.directory, self.directory)
+        self.addCleanup(run, "umount", "-l", self.directory)
+        run("mount", "-o", "remount,bind,ro", self.directory)
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+        result = run("mount", "-o", "remount,rw", self.mountpoint, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("cannot be opened for writing", result.stderr)
+        self.assert_errno(errno.EROFS, (self.mountpoint / "new").touch)
+        run("umount", self.mountpoint)
+
+    def test_remount_read_write_of_what_others_read(self):
+        other = self.mount(self.image, name="other", options="ro")
+        run(program("tarnfs"), "-o", "ro", self.image, self.mountpoint)
+        result = run("mount", "-o", "remount,rw", self.mountpoint, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("in use by another process", result.stderr)
+        other.unmount()
+        run("mount", "-o", "remount,rw", self.mountpoint)
+        (self.mountpoint / "new").touch()
+        run("umount", self.mountpoint)
+        self.assert_clean(self.image)
+
+    def test_what_is_read_only_keeps_its_access_times(self):
+        def read(path):
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return file.read()
+
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        path = self.mountpoint / "file"
+        path.write_text("content")
+        os.utime(path, (1000, 2000))
+        for options in ("remount,ro", "remount,rw,noatime"):
+            run("mount", "-o", options, self.mountpoint)
+            self.assertEqual(read(path), b"content")
+            run("umount", self.mountpoint)
+            run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+            self.assertEqual(read(path), b"content")
+            self.assertEqual(path.stat().st_atime, 1000)
+            run("mount", "-o", "remount,rw", self.mountpoint)
+        self.assertEqual(read(path), b"content")
+        run("umount", self.mountpoint)
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        self.assertGreater(path.stat().st_atime, 1000)
+        run("umount", self.mountpoint)
 
     def test_a_second_place(self):
         second = self.make_directory("second")

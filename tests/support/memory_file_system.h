@@ -297,6 +297,7 @@ class MemoryFileSystem final : public FileSystem {
   }
 
   FileSystemUsage usage() override { return {1000, 600, 500, 7}; }
+  bool takes_changes() const override { return true; }
   bool read_only() const override { return false; }
   Status fsync(InodeNumber /*inode*/, bool /*data_only*/) override {
     MutexLock lock(mutex_);
