@@ -55,7 +55,9 @@ Status Engine::check_rename(Operation& op, const RenameParties& parties,
   const InodeRecord& source = parties.source->record;
   const std::uint32_t frozen_flags =
       source.flags | parties.from->record.flags | (parties.target != nullptr ? parties.target->record.flags : 0);
-  if ((frozen_flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)) != 0 || (parties.to->record.flags & FS_IMMUTABLE_FL) != 0) {
+  // An append-only directory takes new names, and keeps those that it has.
+  const std::uint32_t refusing = FS_IMMUTABLE_FL | (parties.target != nullptr ? FS_APPEND_FL : 0);
+  if ((frozen_flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)) != 0 || (parties.to->record.flags & refusing) != 0) {
     return Error(ErrorCode::kNotPermitted);
   }
   if (parties.to->record.link_count == 0) return Error(ErrorCode::kNotFound);

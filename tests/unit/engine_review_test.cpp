@@ -350,6 +350,24 @@ TEST_CASE("an append-only file keeps what it has") {
   CHECK(test.write(file, 4, "more").ok());
 }
 
+// The exchange of two names took one out of an append-only directory.
+TEST_CASE("an append-only directory keeps its names, also when others are exchanged for them") {
+  TestVolume test;
+  const InodeNumber directory = test.make(kRootDirectory, "directory", S_IFDIR | 0755);
+  const InodeNumber inside = test.make(directory, "inside");
+  test.make(kRootDirectory, "outside");
+  AttributeChanges changes;
+  changes.flags = FS_APPEND_FL;
+  REQUIRE(test.volume->change_attributes(directory, changes).ok());
+  for (const RenameMode mode : {RenameMode::kExchange, RenameMode::kReplace}) {
+    const Status renamed = test.volume->rename(kRootDirectory, "outside", directory, "inside", mode);
+    REQUIRE_FALSE(renamed.ok());
+    CHECK(renamed.error().code() == ErrorCode::kNotPermitted);
+  }
+  CHECK(test.volume->lookup(directory, "inside")->inode == inside);
+  CHECK(test.volume->rename(kRootDirectory, "outside", directory, "new", RenameMode::kReplace).ok());
+}
+
 TEST_CASE("the root that a mount starts from is made durable before its blocks' predecessors are reused") {
   TestVolume test;
   REQUIRE(test.volume->close().ok());
