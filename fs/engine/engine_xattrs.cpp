@@ -133,8 +133,8 @@ Status Engine::remove_xattr(InodeNumber number, std::string_view name) {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
     WriteLock lock(inode->mutex);
     if (inode->deleted) return Error(ErrorCode::kStale);
-    if (inode->record.xattr_inode == 0) return Error(ErrorCode::kNoAttribute);
     if ((inode->record.flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)) != 0) return Error(ErrorCode::kNotPermitted);
+    if (inode->record.xattr_inode == 0) return Error(ErrorCode::kNoAttribute);
     TARNFS_ASSIGN(XattrSet set, xattrs_of(op, *inode));
     TARNFS_TRY(set.remove(name));
     TARNFS_TRY(store_xattrs(op, *inode, set));

@@ -368,6 +368,18 @@ TEST_CASE("an append-only directory keeps its names, also when others are exchan
   CHECK(test.volume->rename(kRootDirectory, "outside", directory, "new", RenameMode::kReplace).ok());
 }
 
+// It said that the attribute was missing, which is more than one who may not change it is told elsewhere.
+TEST_CASE("an immutable file refuses to lose an attribute, whether it has it or not") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  AttributeChanges changes;
+  changes.flags = FS_IMMUTABLE_FL;
+  REQUIRE(test.volume->change_attributes(file, changes).ok());
+  const Status removed = test.volume->remove_xattr(file, "user.none");
+  REQUIRE_FALSE(removed.ok());
+  CHECK(removed.error().code() == ErrorCode::kNotPermitted);
+}
+
 TEST_CASE("the root that a mount starts from is made durable before its blocks' predecessors are reused") {
   TestVolume test;
   REQUIRE(test.volume->close().ok());
