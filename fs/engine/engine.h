@@ -250,6 +250,7 @@ class Engine final : public Volume {
   Result<ReadPlan> plan_read(Operation& op, InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out);
   Status read_blocks(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
   Status read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
+  bool notes_access(const InodeRecord& record, Timestamp now) const;
   void touch_accessed(InodeNumber number);
   Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data)
       TARNFS_REQUIRES(inode.mutex);

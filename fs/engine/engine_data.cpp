@@ -50,7 +50,7 @@ struct Engine::ReadPlan {
   };
   std::size_t length_bytes = 0;
   std::uint64_t view = 0;
-  bool accessed_is_old = false;
+  bool notes_access = false;
   std::vector<Block> blocks;
 };
 
@@ -65,9 +65,7 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
   TARNFS_TRY(check_regular(record));
   if (offset_bytes >= record.size_bytes) return plan;
   plan.length_bytes = std::min<std::uint64_t>(out.size(), record.size_bytes - offset_bytes);
-  const Timestamp now = op.now();
-  plan.accessed_is_old = record.atime_seconds <= std::max(record.mtime_seconds, record.ctime_seconds) ||
-                         now.seconds - record.atime_seconds > kSecondsPerDay;
+  plan.notes_access = notes_access(record, op.now());
   const std::uint64_t first = offset_bytes / kBlockSize;
   const std::uint64_t end = pages_for(offset_bytes + plan.length_bytes);
   std::vector<BlockPointer> pointers(end - first);
@@ -150,7 +148,7 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
     const Status status = read_blocks(plan, offset_bytes, out);
     if (!status.ok() && status.error().code() == ErrorCode::kWouldWait) return status.error();
     if (status.ok()) {
-      if (plan.accessed_is_old && access_times_ && !read_only()) touch_accessed(number);
+      if (plan.notes_access) touch_accessed(number);
       return plan.length_bytes;
     }
     // While we read without locks a block may have been freed and reused: then the pointers have changed. The same
@@ -165,7 +163,14 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
   }
 }
 
-// Access times as relatime has them. A failure to note one is not an error of the read.
+// Access times as relatime has them.
+bool Engine::notes_access(const InodeRecord& record, Timestamp now) const {
+  const bool old = record.atime_seconds <= std::max(record.mtime_seconds, record.ctime_seconds) ||
+                   now.seconds - record.atime_seconds > kSecondsPerDay;
+  return old && access_times_ && !read_only();
+}
+
+// A failure to note the time is not an error of the read.
 void Engine::touch_accessed(InodeNumber number) {
   const auto touched = run(Intent::kOptional, blocks_for_inode(), [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));

@@ -25,12 +25,15 @@ struct ListedEntry {
 Status Engine::list(InodeNumber directory, std::uint64_t cookie,
                     const std::function<bool(const DirectoryEntry&)>& visit) {
   InodeNumber above;
+  bool accessed = false;
   TARNFS_TRY(run(Intent::kRead, 0, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_directory(op, directory));
     ReadLock lock(inode->mutex);
     above = InodeNumber{inode->record.parent};
+    accessed = notes_access(inode->record, op.now());
     return {};
   }));
+  if (accessed) touch_accessed(directory);
   if (cookie < kCookieAfterDot && !visit({".", directory, S_IFDIR, kCookieAfterDot})) return {};
   if (cookie < kCookieAfterDotDot && !visit({"..", above, S_IFDIR, kCookieAfterDotDot})) return {};
   cookie = std::max(cookie, kCookieAfterDotDot);

@@ -295,16 +295,20 @@ Status Engine::remove_directory(InodeNumber parent, std::string_view name) {
 }
 
 Result<std::string> Engine::symlink_target(InodeNumber number) {
-  return run(Intent::kRead, 0, [&](Operation& op) -> Result<std::string> {
+  bool accessed = false;
+  auto target = run(Intent::kRead, 0, [&](Operation& op) -> Result<std::string> {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
     ReadLock lock(inode->mutex);
     if (!S_ISLNK(inode->record.mode)) return Error(ErrorCode::kInvalid);
+    accessed = notes_access(inode->record, op.now());
     if (inode->record.layout != kInodeInlineTarget) return content_of(op, *inode);
     if (inode->record.size_bytes > kInlineSymlinkMaxBytes) {
       return Error(ErrorCode::kCorrupt, device_.name() + ": a symlink's target is too long for its inode");
     }
     return std::string(reinterpret_cast<const char*>(inode->record.pointers.data()), inode->record.size_bytes);
   });
+  if (target.ok() && accessed) touch_accessed(number);
+  return target;
 }
 
 }  // namespace tarnfs

@@ -1,5 +1,6 @@
 // Access times as relatime has them, and none with noatime.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include "tests/support/test_volume.h"
 
@@ -31,6 +32,22 @@ TEST_CASE("a read notes its time when the old one is not after the last change")
   CHECK(changes_access_time(test, file));
   access_after_change(100);
   CHECK_FALSE(changes_access_time(test, file));
+}
+
+// Only reads of files were noted.
+TEST_CASE("listing a directory and reading a symlink note their time as well") {
+  TestVolume test;
+  const InodeNumber directory = test.make(kRootDirectory, "directory", S_IFDIR | 0755);
+  const NewNode node{.mode = S_IFLNK | 0777, .symlink_target = "target"};
+  const InodeNumber symlink = test.volume->make_node(kRootDirectory, "symlink", node)->inode;
+  AttributeChanges changes;
+  changes.accessed = Timestamp{1'000, 0};
+  for (const InodeNumber inode : {directory, symlink}) REQUIRE(test.volume->change_attributes(inode, changes).ok());
+  REQUIRE(test.volume->list(directory, 0, [](const DirectoryEntry& /*entry*/) { return true; }).ok());
+  CHECK(test.volume->symlink_target(symlink).value() == "target");
+  for (const InodeNumber inode : {directory, symlink}) {
+    CHECK(test.volume->attributes(inode)->accessed.seconds > 1'000);
+  }
 }
 
 TEST_CASE("without access times a read changes nothing") {
