@@ -166,6 +166,15 @@ void answer_listxattr(fuse_req_t request, fuse_ino_t inode, std::size_t size) {
   reply_value(request, list, size);
 }
 
+// The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
+Status check_namespace(std::string_view name) {
+  if (name == "system.posix_acl_access" || name == "system.posix_acl_default") return {};
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status() : Error(ErrorCode::kInvalid);
+  }
+  return Error(ErrorCode::kUnsupported);
+}
+
 void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, std::size_t size,
                      int flags) {
   XattrMode mode = XattrMode::kCreateOrReplace;
@@ -173,6 +182,10 @@ void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, con
   if ((flags & XATTR_REPLACE) != 0) mode = XattrMode::kReplace;
   if (std::string_view(name).size() > kNameMaxBytes) {
     fuse_reply_err(request, ERANGE);
+    return;
+  }
+  if (const Status known = check_namespace(name); !known.ok()) {
+    reply_error(request, known.error());
     return;
   }
   const auto bytes = std::as_bytes(std::span<const char>(value, size));

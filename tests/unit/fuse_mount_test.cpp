@@ -343,6 +343,13 @@ TEST_CASE("extended attributes") {
   CHECK(errno == ENODATA);
   const ssize_t bytes = ::listxattr(path.c_str(), value, sizeof value);
   CHECK(std::string(value, static_cast<std::size_t>(bytes)) == std::string("user.one\0user.two\0", 18));
+  // Names outside of the namespaces were taken too.
+  for (const char* const name : {"one", "other.one", "system.one"}) {
+    CHECK(::setxattr(path.c_str(), name, "1", 1, 0) == -1);
+    CHECK(errno == EOPNOTSUPP);
+  }
+  CHECK(::setxattr(path.c_str(), "user.", "1", 1, 0) == -1);
+  CHECK(errno == EINVAL);
   CHECK(::removexattr(path.c_str(), "user.one") == 0);
   CHECK(::listxattr(path.c_str(), nullptr, 0) == 9);
 }
