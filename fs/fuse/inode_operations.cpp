@@ -83,10 +83,12 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
 }
 
 // Truncation by somebody without the right, which the kernel says, and every change of owner take privileges away; a
-// directory's set-group-id is none of them.
+// directory's set-group-id is none of them. chown(path, -1, -1) is one too: all that comes of it is the time of change,
+// where the kernel keeps that, and no other request comes with so little.
 Status drop_privileges_with(AttributeChanges& changes, fuse_req_t request, InodeNumber inode, int to_set) {
   const FrontEnd& front_end = front_end_of(request);
-  const bool others_change = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0 || changes.uid || changes.gid;
+  const bool owners_change = changes.uid || changes.gid || (to_set & ~FUSE_SET_ATTR_CTIME) == 0;
+  const bool others_change = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0 || owners_change;
   if (!front_end.drops_privileges || changes.mode || !others_change) return {};
   TARNFS_ASSIGN(const Attributes before, front_end.file_system.attributes(inode));
   const std::uint32_t mode = mode_without_privileges(request, before);

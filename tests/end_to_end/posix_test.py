@@ -298,6 +298,10 @@ class Posix(TarnTest):
         self.assertEqual((info.st_atime_ns, info.st_mtime_ns), (-1, -2_000_000_001))
         os.chown(path, 0, 0)
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o751, "chown drops the suid bit")
+        # The request says neither owner nor group: the bits stayed.
+        os.chmod(path, 0o6751)
+        os.chown(path, -1, -1)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o751, "chown of nothing drops them too")
 
     def test_a_write_by_another_drops_suid(self):
         path = self.root / "program"
