@@ -43,3 +43,10 @@ tarnfs_end_to_end_test(crash_test)
 tarnfs_end_to_end_test(programs_test)
 tarnfs_end_to_end_test(mount_test SERIAL)
 tarnfs_end_to_end_test(source_package_test SERIAL FULL)
+tarnfs_end_to_end_test(conformance_test CLASSIC)
+
+# What conformance_test runs: a program for any mounted file system.
+file(GLOB conformance_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/conformance/*.cpp)
+add_executable(conformance ${conformance_sources})
+target_include_directories(conformance PRIVATE ${PROJECT_SOURCE_DIR})
+target_link_libraries(conformance PRIVATE doctest::doctest)
