@@ -215,6 +215,9 @@ void ConsistencyPoint::install() {
   }
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
   engine.writer_->forget_written();
+  for (const FreeMap::Run& run : engine.free_map_->released_by(Cp{root_.cp})) {
+    engine.cache_.forget(Address{run.first}, run.count);
+  }
   // What is kept for others may not grow without bounds: by policy they lose it before it is a quarter of the volume.
   if (engine.free_map_->held_blocks() > root_.size_blocks / 4 && engine.pins_.give_up_all() > 0) {
     log_warning(engine.device_.name() +

@@ -214,6 +214,12 @@ Status FreeMap::release_locked(const BlockPointer& pointer) {
   return {};
 }
 
+std::vector<FreeMap::Run> FreeMap::released_by(Cp cp) {
+  MutexLock lock(mutex_);
+  const auto found = held_by_cp_.find(cp.value);
+  return found == held_by_cp_.end() ? std::vector<Run>() : found->second;
+}
+
 void FreeMap::release_held(Cp oldest_kept) {
   MutexLock lock(mutex_);
   while (!held_by_cp_.empty() && held_by_cp_.begin()->first <= oldest_kept.value) {

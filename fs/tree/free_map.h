@@ -56,6 +56,13 @@ class FreeMap final : public BlockAllocator {
 
   // Writes the changed pages as a new tree, which holds the blocks that it needs itself.
   Result<TreeRoot> write_tree(BlockSink& sink, Cp cp);
+  // Neighbouring blocks.
+  struct Run {
+    std::uint64_t first = 0;
+    std::uint64_t count = 0;
+  };
+  // What `cp` has released, unless it may be given out again already.
+  std::vector<Run> released_by(Cp cp);
   // Every root from `oldest_kept` on may be in use: what was released by cps up to it may be given out.
   void release_held(Cp oldest_kept);
 
@@ -93,10 +100,6 @@ class FreeMap final : public BlockAllocator {
   std::map<std::uint64_t, PageRef> dirty_ TARNFS_GUARDED_BY(mutex_);  // by page index
   // Bit set: held or set aside; by page index.
   std::unordered_map<std::uint64_t, PageRef> held_pages_ TARNFS_GUARDED_BY(mutex_);
-  struct Run {
-    std::uint64_t first = 0;
-    std::uint64_t count = 0;
-  };
   // The cp that released -> blocks.
   std::map<std::uint64_t, std::vector<Run>> held_by_cp_ TARNFS_GUARDED_BY(mutex_);
 };
