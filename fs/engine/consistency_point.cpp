@@ -33,6 +33,17 @@ class TARNFS_SCOPED_CAPABILITY TimedWriteLock {
   std::uint64_t began_ns_ = 0;
 };
 
+// The inode's place in its page of the inode file.
+void put_record(PageRef& page, const FrozenInode& frozen) {
+  InodeRecord record;
+  if (!frozen.deleted) {
+    record = frozen.record;
+    if (record.layout != kInodeInlineTarget) store_tree(record, frozen.written_tree);
+  }
+  std::byte* const place = page.mutable_bytes().data() + frozen.record.number % kInodesPerBlock * sizeof record;
+  std::memcpy(place, &record, sizeof record);
+}
+
 }  // namespace
 
 TreeEnvironment ConsistencyPoint::environment() {
@@ -101,16 +112,13 @@ void ConsistencyPoint::freeze_inodes() {
 Status ConsistencyPoint::write_inodes() {
   for (std::size_t i = 0; i < inodes_.size(); ++i) {
     FrozenInode& frozen = *frozen_[i];
-    InodeRecord record = frozen.record;
+    const InodeRecord& record = frozen.record;
+    frozen.written_tree = tree_of(record);
+    if (record.layout == kInodeInlineTarget || (frozen.delta.removed.empty() && frozen.delta.pages.empty())) continue;
     const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
-    frozen.written_tree = tree_of(record);
-    if (record.layout != kInodeInlineTarget) {
-      TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages,
-                                                      frozen.delta.placed, environment()));
-      store_tree(record, frozen.written_tree);
-    }
-    slots_[inodes_[i]->number.value] = Slot{record, frozen.deleted};
+    TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages,
+                                                    frozen.delta.placed, environment()));
   }
   return {};
 }
@@ -139,8 +147,9 @@ Status ConsistencyPoint::write_orphans() {
   }
   engine_.writer_->set_caching_data(true);
   TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, environment()));
-  store_tree(record, tree);
-  slots_[kOrphanFile.value] = Slot{record, false};
+  orphan_file_ = std::make_shared<FrozenInode>();
+  orphan_file_->record = record;
+  orphan_file_->written_tree = tree;
   return {};
 }
 
@@ -150,21 +159,30 @@ Result<PageRef> ConsistencyPoint::inode_page(const TreeRoot& tree, std::uint64_t
   return engine_.writer_->get(pointer);
 }
 
+// What is written to the inode file, in the order of the inodes' numbers.
+std::vector<const FrozenInode*> ConsistencyPoint::written_slots() const {
+  std::vector<const FrozenInode*> slots;
+  slots.reserve(frozen_.size() + 1);
+  for (const auto& frozen : frozen_) slots.push_back(frozen.get());
+  if (orphan_file_ != nullptr) {  // no operation changes it
+    const auto place = std::lower_bound(slots.begin(), slots.end(), kOrphanFile.value,
+                                        [](const auto* slot, auto number) { return slot->record.number < number; });
+    slots.insert(place, orphan_file_.get());
+  }
+  return slots;
+}
+
 Status ConsistencyPoint::write_inode_file() {
   const TreeRoot inode_file = tree_of(root_.inode_file);
+  const std::vector<const FrozenInode*> slots = written_slots();
   RangeSet removed;
   PageMap pages;
-  for (auto slot = slots_.begin(); slot != slots_.end();) {
-    const std::uint64_t index = slot->first / kInodesPerBlock;
+  for (auto slot = slots.begin(); slot != slots.end();) {
+    const std::uint64_t index = (*slot)->record.number / kInodesPerBlock;
     TARNFS_ASSIGN(PageRef page, inode_page(inode_file, index));
     page.make_unique();
-    for (; slot != slots_.end() && slot->first / kInodesPerBlock == index; ++slot) {
-      std::byte* const place = page.mutable_bytes().data() + slot->first % kInodesPerBlock * sizeof(InodeRecord);
-      if (slot->second.free) {
-        std::memset(place, 0, sizeof(InodeRecord));
-      } else {
-        std::memcpy(place, &slot->second.record, sizeof(InodeRecord));
-      }
+    for (; slot != slots.end() && (*slot)->record.number / kInodesPerBlock == index; ++slot) {
+      put_record(page, **slot);
     }
     if (is_all_zero(page.bytes())) {
       removed.add(index, index + 1);

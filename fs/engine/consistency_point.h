@@ -18,7 +18,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <vector>
 
 #include "fs/engine/engine.h"
@@ -35,14 +35,10 @@ class ConsistencyPoint {
   Status complete();
 
  private:
-  struct Slot {  // what becomes of an inode's record
-    InodeRecord record;
-    bool free = false;
-  };
-
   void freeze_inodes();
   Status write_inodes();
   Status write_orphans();
+  std::vector<const FrozenInode*> written_slots() const;
   Status write_inode_file();
   Result<PageRef> inode_page(const TreeRoot& tree, std::uint64_t index);
   Status write_free_map();
@@ -52,10 +48,10 @@ class ConsistencyPoint {
 
   Engine& engine_;
   std::uint64_t generation_ = 0;
-  RootBlock root_;  // under construction
-  std::vector<InodePtr> inodes_;
+  RootBlock root_;                // under construction
+  std::vector<InodePtr> inodes_;  // by number
   std::vector<std::shared_ptr<FrozenInode>> frozen_;
-  std::map<std::uint64_t, Slot> slots_;  // by inode number
+  std::shared_ptr<FrozenInode> orphan_file_;  // when it is written anew
   bool orphans_changed_ = false;
   std::vector<std::uint64_t> orphans_;
 };

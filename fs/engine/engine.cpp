@@ -234,6 +234,13 @@ RootBlock Engine::newest_root() const {
   return root_;
 }
 
+// Of the root's 4 KiB, what an operation needs for an inode that is not in memory.
+std::optional<TreeRoot> Engine::newest_inode_file() const {
+  ReadLock lock(root_mutex_);
+  if (root_.cp == 0) return std::nullopt;
+  return tree_of(root_.inode_file);
+}
+
 FileSystemUsage Engine::usage() {
   const RootBlock root = newest_root();
   FileSystemUsage usage;

@@ -184,6 +184,7 @@ class Engine final : public Volume {
   void settle(const Operation& op);
 
   // Inodes (engine_inodes.cpp).
+  std::optional<TreeRoot> newest_inode_file() const;  // nothing: a mirror that has no state yet
   Result<InodePtr> get_inode(Operation& op, InodeNumber number);
   Result<InodePtr> get_directory(Operation& op, InodeNumber number);
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);

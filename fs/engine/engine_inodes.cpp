@@ -10,8 +10,8 @@ namespace tarnfs {
 
 Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
   if (InodePtr cached = inodes_.find(number)) return cached;
-  const RootBlock root = newest_root();
-  if (root.cp == 0) {
+  const std::optional<TreeRoot> inode_file = newest_inode_file();
+  if (!inode_file) {
     if (number != kRootDirectory) return Error(ErrorCode::kStale);
     InodeRecord record;  // a mirror that has no state yet shows an empty directory
     record.number = kRootDirectory.value;
@@ -20,7 +20,7 @@ Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
     record.link_count = 2;
     return inodes_.insert(std::make_shared<Inode>(record));
   }
-  TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(tree_of(root.inode_file), number.value / kInodesPerBlock, op));
+  TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(*inode_file, number.value / kInodesPerBlock, op));
   if (pointer.is_hole()) return Error(ErrorCode::kStale);
   TARNFS_ASSIGN(const PageRef page, op.get(pointer));
   InodeRecord record;
