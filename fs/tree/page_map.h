@@ -3,10 +3,13 @@
 // Thread safety: none of its own; the owner's lock guards it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "common/page.h"
 
@@ -19,16 +22,20 @@ class PageMap {
 
   // The page at `index`, or null.
   const PageRef* find(std::uint64_t index) const {
-    const auto found = chunks_.find(index / kChunk);
-    if (found == chunks_.end()) return nullptr;
-    const PageRef& page = found->second[index % kChunk];
+    const auto chunk = chunk_from(index / kChunk);
+    if (chunk == chunks_.end() || chunk->number != index / kChunk) return nullptr;
+    const PageRef& page = (*chunk->pages)[index % kChunk];
     return page ? &page : nullptr;
   }
   PageRef* find(std::uint64_t index) { return const_cast<PageRef*>(std::as_const(*this).find(index)); }
 
   // Returns true when there was no page at `index` before.
   bool put(std::uint64_t index, PageRef page) {
-    PageRef& slot = chunks_[index / kChunk][index % kChunk];
+    auto chunk = chunk_from(index / kChunk);
+    if (chunk == chunks_.end() || chunk->number != index / kChunk) {
+      chunk = chunks_.insert(chunk, Chunk{index / kChunk, std::make_unique<Pages>()});
+    }
+    PageRef& slot = (*chunk->pages)[index % kChunk];
     const bool added = !slot;
     slot = std::move(page);
     size_ += added ? 1 : 0;
@@ -37,30 +44,36 @@ class PageMap {
 
   // Removes the pages in [first, end) and returns how many there were.
   std::size_t erase(std::uint64_t first, std::uint64_t end) {
+    if (first >= end) return 0;
     const std::size_t before = size_;
-    auto chunk = chunks_.lower_bound(first / kChunk);
-    while (chunk != chunks_.end() && chunk->first * kChunk < end) {
+    const auto chunks_begin = chunks_.begin() + (chunk_from(first / kChunk) - chunks_.cbegin());
+    const auto chunks_end = chunks_.begin() + (chunk_from((end - 1) / kChunk + 1) - chunks_.cbegin());
+    auto kept = chunks_begin;
+    for (auto chunk = chunks_begin; chunk != chunks_end; ++chunk) {
       bool any_left = false;
       for (std::uint64_t i = 0; i < kChunk; ++i) {
-        const std::uint64_t index = chunk->first * kChunk + i;
-        PageRef& slot = chunk->second[i];
+        const std::uint64_t index = chunk->number * kChunk + i;
+        PageRef& slot = (*chunk->pages)[i];
         if (slot && index >= first && index < end) {
           slot = PageRef();
           --size_;
         }
         any_left = any_left || slot;
       }
-      chunk = any_left ? std::next(chunk) : chunks_.erase(chunk);
+      if (!any_left) continue;
+      if (kept != chunk) *kept = std::move(*chunk);
+      ++kept;
     }
+    chunks_.erase(kept, chunks_end);
     return before - size_;
   }
 
   // The smallest index at or above `from` that has a page.
   std::optional<std::uint64_t> next(std::uint64_t from) const {
-    for (auto chunk = chunks_.lower_bound(from / kChunk); chunk != chunks_.end(); ++chunk) {
+    for (auto chunk = chunk_from(from / kChunk); chunk != chunks_.end(); ++chunk) {
       for (std::uint64_t i = 0; i < kChunk; ++i) {
-        const std::uint64_t index = chunk->first * kChunk + i;
-        if (index >= from && chunk->second[i]) return index;
+        const std::uint64_t index = chunk->number * kChunk + i;
+        if (index >= from && (*chunk->pages)[i]) return index;
       }
     }
     return std::nullopt;
@@ -68,17 +81,18 @@ class PageMap {
 
   // True when some page of [first, end), both multiples of 128, is there.
   bool any_chunk_in(std::uint64_t first, std::uint64_t end) const {
-    const auto chunk = chunks_.lower_bound(first / kChunk);
-    return chunk != chunks_.end() && chunk->first * kChunk < end;
+    const auto chunk = chunk_from(first / kChunk);
+    return chunk != chunks_.end() && chunk->number * kChunk < end;
   }
 
   // Calls visit(index, page) in ascending order; stops at the first failing Status, which it returns.
   template <class Visit>
   auto for_each(Visit&& visit) const -> decltype(visit(std::uint64_t{}, std::declval<const PageRef&>())) {
-    for (const auto& [number, pages] : chunks_) {
+    for (const Chunk& chunk : chunks_) {
       for (std::uint64_t i = 0; i < kChunk; ++i) {
-        if (!pages[i]) continue;
-        if (auto status = visit(number * kChunk + i, pages[i]); !status.ok()) return status;
+        const PageRef& page = (*chunk.pages)[i];
+        if (!page) continue;
+        if (auto status = visit(chunk.number * kChunk + i, page); !status.ok()) return status;
       }
     }
     return {};
@@ -86,7 +100,21 @@ class PageMap {
 
  private:
   static constexpr std::uint64_t kChunk = 16;
-  std::map<std::uint64_t, std::array<PageRef, kChunk>> chunks_;
+  using Pages = std::array<PageRef, kChunk>;
+  struct Chunk {
+    std::uint64_t number = 0;
+    std::unique_ptr<Pages> pages;  // at least one of them is there
+  };
+
+  // The first chunk whose number is at least `number`. What is put behind all others is the usual case.
+  std::vector<Chunk>::const_iterator chunk_from(std::uint64_t number) const {
+    if (chunks_.empty() || chunks_.back().number < number) return chunks_.end();
+    return std::lower_bound(chunks_.begin(), chunks_.end(), number,
+                            [](const Chunk& chunk, std::uint64_t wanted) { return chunk.number < wanted; });
+  }
+
+  // By number. Close together in memory: a large directory's changes have hundreds, and each operation looks for some.
+  std::vector<Chunk> chunks_;
   std::size_t size_ = 0;
 };
 
