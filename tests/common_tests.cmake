@@ -1,2 +1,3 @@
 tarnfs_unit_test(format_test LINKS common)
 tarnfs_unit_test(histogram_test LINKS common)
+tarnfs_unit_test(flat_map_test LINKS common)

@@ -1,23 +1,26 @@
 #include "fs/engine/inode_cache.h"
 
-#include <vector>
+#include <utility>
 
 namespace tarnfs {
 
 InodePtr InodeCache::find(InodeNumber number) {
   Shard& shard = shard_of(number);
   MutexLock lock(shard.mutex);
-  const auto found = shard.inodes.find(number.value);
-  return found == shard.inodes.end() ? nullptr : found->second;
+  Entry* const entry = shard.inodes.find(number.value);
+  if (entry == nullptr) return nullptr;
+  if (!entry->asked_for) entry->asked_for = true;
+  return entry->inode;
 }
 
 InodePtr InodeCache::insert(const InodePtr& inode) {
+  Victims victims;  // destroyed under no lock
   Shard& shard = shard_of(inode->number);
   MutexLock lock(shard.mutex);
-  const auto [position, inserted] = shard.inodes.emplace(inode->number.value, inode);
-  InodePtr kept = position->second;
-  if (shard.inodes.size() > per_shard_max_) evict_some(shard);
-  return kept;
+  if (shard.inodes.size() >= per_shard_max_) evict_some(shard, victims);
+  const auto [entry, added] = shard.inodes.put(inode->number.value);
+  if (added) entry->inode = inode;
+  return entry->inode;
 }
 
 void InodeCache::erase(InodeNumber number) {
@@ -33,18 +36,19 @@ void InodeCache::clear() {
   }
 }
 
-// Looks at the next few buckets and drops what only the cache refers to.
-void InodeCache::evict_some(Shard& shard) {
-  constexpr std::size_t kBucketsPerCall = 16;
-  constexpr std::size_t kEvictedMax = 4;
-  std::vector<std::uint64_t> victims;
-  for (std::size_t i = 0; i < kBucketsPerCall && victims.size() < kEvictedMax; ++i) {
-    const std::size_t bucket = shard.next_bucket++ % shard.inodes.bucket_count();
-    for (auto entry = shard.inodes.begin(bucket); entry != shard.inodes.end(bucket); ++entry) {
-      if (entry->second.use_count() == 1) victims.push_back(entry->first);
-    }
+// Looks at the next few inodes and drops those that only the cache refers to. Free slots cost next to nothing.
+void InodeCache::evict_some(Shard& shard, Victims& victims) {
+  constexpr std::size_t kSlotsMax = 16 * kLookedAtOnce;
+  std::size_t looked_at = 0;
+  for (std::size_t i = 0; i < kSlotsMax && looked_at < victims.size(); ++i) {
+    auto& slot = shard.inodes.slot_at(shard.hand++ % shard.inodes.slot_count());
+    if (slot.key == 0) continue;
+    ++looked_at;
+    if (std::exchange(slot.value.asked_for, false) || slot.value.inode.use_count() != 1) continue;
+    InodePtr& victim = victims[looked_at - 1];
+    victim = slot.value.inode;
+    shard.inodes.erase(slot.key);
   }
-  for (const std::uint64_t number : victims) shard.inodes.erase(number);
 }
 
 }  // namespace tarnfs

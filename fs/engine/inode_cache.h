@@ -4,14 +4,17 @@
 //   1. There is at most one Inode object for a number that anybody can reach.
 //   2. An inode that somebody outside the cache refers to (an operation, the list of dirty inodes, a consistency point)
 //      is never evicted.
+//   3. Beyond the limit each insert() looks at four inodes and drops those that nobody asked for since they were looked
+//      at last. So the cost is constant, and their number falls unless most of them are in use.
 //
 // Thread safety: all functions may be called from any thread.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <unordered_map>
 
+#include "common/flat_map.h"
 #include "common/mutex.h"
 #include "fs/engine/inode.h"
 
@@ -29,13 +32,19 @@ class InodeCache {
 
  private:
   static constexpr std::size_t kShards = 64;
+  static constexpr std::size_t kLookedAtOnce = 4;
+  struct Entry {
+    InodePtr inode;
+    bool asked_for = false;  // since it was looked at last
+  };
+  using Victims = std::array<InodePtr, kLookedAtOnce>;
   struct Shard {
     Mutex mutex;
-    std::unordered_map<std::uint64_t, InodePtr> inodes TARNFS_GUARDED_BY(mutex);
-    std::size_t next_bucket TARNFS_GUARDED_BY(mutex) = 0;
+    FlatMap<Entry> inodes TARNFS_GUARDED_BY(mutex);
+    std::size_t hand TARNFS_GUARDED_BY(mutex) = 0;  // the slot that is looked at next
   };
   Shard& shard_of(InodeNumber number) { return shards_[number.value % kShards]; }
-  static void evict_some(Shard& shard) TARNFS_REQUIRES(shard.mutex);
+  static void evict_some(Shard& shard, Victims& victims) TARNFS_REQUIRES(shard.mutex);
 
   const std::size_t per_shard_max_;
   std::array<Shard, kShards> shards_;

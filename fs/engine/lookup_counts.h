@@ -8,8 +8,8 @@
 
 #include <array>
 #include <cstdint>
-#include <unordered_map>
 
+#include "common/flat_map.h"
 #include "common/mutex.h"
 #include "common/types.h"
 
@@ -20,32 +20,31 @@ class LookupCounts {
   void add(InodeNumber inode) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    ++shard.counts[inode.value];
+    ++*shard.counts.put(inode.value).first;
   }
   // Returns true when the count is zero now.
   bool subtract(InodeNumber inode, std::uint64_t count) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    const auto found = shard.counts.find(inode.value);
-    if (found == shard.counts.end()) return true;
-    if (found->second > count) {
-      found->second -= count;
+    std::uint64_t* const found = shard.counts.find(inode.value);
+    if (found != nullptr && *found > count) {
+      *found -= count;
       return false;
     }
-    shard.counts.erase(found);
+    shard.counts.erase(inode.value);
     return true;
   }
   bool is_zero(InodeNumber inode) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    return !shard.counts.contains(inode.value);
+    return shard.counts.find(inode.value) == nullptr;
   }
 
  private:
   static constexpr std::size_t kShards = 64;
   struct Shard {
     Mutex mutex;
-    std::unordered_map<std::uint64_t, std::uint64_t> counts TARNFS_GUARDED_BY(mutex);
+    FlatMap<std::uint64_t> counts TARNFS_GUARDED_BY(mutex);
   };
   Shard& shard_of(InodeNumber inode) { return shards_[inode.value % kShards]; }
   std::array<Shard, kShards> shards_;
