@@ -250,7 +250,7 @@ void ConsistencyPoint::install() {
                             static_cast<std::int64_t>(engine.allocatable_before_blocks_));
   engine.allocatable_before_blocks_ = allocatable;
   engine.writing_generation_ = 0;
-  engine.dirty_pages_[generation_ & 1].store(0);
+  engine.dirty_bytes_[generation_ & 1].store(0);
   engine.cp_count_.fetch_add(1);
   if (engine.options_.feed != nullptr) engine.options_.feed->on_published(root_);
 }

@@ -124,16 +124,17 @@ Status Engine::close() {
   return status;
 }
 
-std::int64_t Engine::dirty_pages() const {
-  return dirty_pages_[0].load() + dirty_pages_[1].load();
+std::int64_t Engine::dirty_bytes() const {
+  return dirty_bytes_[0].load() + dirty_bytes_[1].load();
 }
 
 // What is dirty and not written yet. It falls while a consistency point writes.
-std::int64_t Engine::unwritten_pages() const {
-  const std::int64_t dirty = dirty_pages();
+std::int64_t Engine::unwritten_bytes() const {
+  const std::int64_t dirty = dirty_bytes();
   const std::uint64_t writing = writing_generation_.load();
   if (writing == 0) return dirty;
-  return dirty - std::min(dirty_pages_[writing & 1].load(), static_cast<std::int64_t>(writer_->written_pages()));
+  const auto written = static_cast<std::int64_t>(writer_->written_pages() * kBlockSize);
+  return dirty - std::min(dirty_bytes_[writing & 1].load(), written);
 }
 
 void Engine::wake_dirty_waiters() {
@@ -144,28 +145,41 @@ void Engine::wake_dirty_waiters() {
 
 // Slows writers down before dirty memory passes its limit; refuses changes where there can be none. Pages stay in
 // memory until the root is published, so what is not written may be half of the limit: the other half is being
-// published.
+// published. Content is begun with early, so that the disk is never idle beside a stream. Names are gathered for
+// longer: a consistency point costs one page for each part of a directory that changed, however many names in it did.
 Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
-  const auto limit_pages = static_cast<std::int64_t>(options_.dirty_limit_bytes / kBlockSize);
-  if (dirty_pages() >= limit_pages / 4) {
+  const auto limit_bytes = static_cast<std::int64_t>(options_.dirty_limit_bytes);
+  const bool content = intent == Intent::kWrite;
+  if (dirty_bytes() >= (content ? limit_bytes / 4 : limit_bytes * 3 / 8)) {
     want_cp_soon();
-    const std::int64_t wait_pages = intent == Intent::kWrite ? limit_pages * 3 / 8 : limit_pages / 2;
-    if (unwritten_pages() >= wait_pages) TARNFS_TRY(wait_for_writes(intent, wait_pages, wait));
+    const std::int64_t wait_bytes = content ? limit_bytes * 3 / 8 : limit_bytes / 2;
+    if (unwritten_bytes() >= wait_bytes) TARNFS_TRY(wait_for_writes(intent, wait_bytes, wait));
   }
+  if (much_is_promised()) want_cp_soon();
   if (stopped_) return stopped_error(ErrorCode::kReadOnly);
   return {};
 }
 
-// Until fewer pages than `wait_pages` are unwritten.
-Status Engine::wait_for_writes(Intent intent, std::int64_t wait_pages, WaitNote& wait) {
+// Whether what the open generation was promised is more than is left. Promises are upper bounds, and a consistency
+// point makes most of them free again: one that begins in time spares operations the wait for space.
+bool Engine::much_is_promised() const {
+  constexpr std::int64_t kPromisedBlocksMin = 4096;
+  const std::uint64_t writing = writing_generation_.load();
+  std::int64_t promised = promised_blocks_[0].load() + promised_blocks_[1].load();
+  if (writing != 0) promised -= promised_blocks_[writing & 1].load();
+  return promised >= kPromisedBlocksMin && promised > static_cast<std::int64_t>(ledger_->available_to_users_blocks());
+}
+
+// Until less than `wait_bytes` is unwritten.
+Status Engine::wait_for_writes(Intent intent, std::int64_t wait_bytes, WaitNote& wait) {
   if (intent == Intent::kOptional) return Error(ErrorCode::kNoSpace);
   if (!waits(intent)) return {};
   if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
   MutexLock lock(cp_mutex_);
   dirty_waiters_.fetch_add(1);
   const std::uint64_t began_ns = clock_.monotonic_ns();
-  while (unwritten_pages() >= wait_pages && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+  while (unwritten_bytes() >= wait_bytes && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
   const std::uint64_t waited_ns = clock_.monotonic_ns() - began_ns;
   dirty_waiters_.fetch_sub(1);
   dirty_wait_.add(waited_ns);
@@ -179,7 +193,7 @@ Status Engine::wait_for_writes(Intent intent, std::int64_t wait_pages, WaitNote&
 void Engine::settle(const Operation& op) {
   if (ledger_ == nullptr) return;
   promised_blocks_[op.generation & 1].fetch_add(static_cast<std::int64_t>(op.blocks_used));
-  dirty_pages_[op.generation & 1].fetch_add(op.dirty_pages_added);
+  dirty_bytes_[op.generation & 1].fetch_add(op.dirty_bytes_added);
   ledger_->give_back(static_cast<std::int64_t>(op.blocks_promised) - static_cast<std::int64_t>(op.blocks_used));
 }
 
@@ -263,7 +277,7 @@ VolumeStatus Engine::status() {
   status.superblock = superblock();
   status.root = newest_root();
   status.usage = usage();
-  status.dirty_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages())) * kBlockSize;
+  status.dirty_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_bytes()));
   if (takes_changes() && journal_ != nullptr) {
     status.journal_size_bytes = journal_->size_blocks() * kBlockSize;
     status.journal_used_bytes = journal_->used_blocks() * kBlockSize;

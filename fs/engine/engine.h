@@ -175,9 +175,10 @@ class Engine final : public Volume {
     std::uint64_t waited_ns = 0;
   };
   Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
-  Status wait_for_writes(Intent intent, std::int64_t wait_pages, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
-  std::int64_t dirty_pages() const;
-  std::int64_t unwritten_pages() const;
+  Status wait_for_writes(Intent intent, std::int64_t wait_bytes, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  std::int64_t dirty_bytes() const;
+  std::int64_t unwritten_bytes() const;
+  bool much_is_promised() const;
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
   bool make_space(unsigned attempt, WaitNote& wait);
@@ -367,7 +368,7 @@ class Engine final : public Volume {
   std::atomic<std::uint64_t> next_inode_;
   std::atomic<std::uint64_t> inode_count_;
   std::atomic<std::int64_t> protected_inodes_;                  // with a flag of kProtectingFlags
-  std::array<std::atomic<std::int64_t>, 2> dirty_pages_{};      // by generation & 1
+  std::array<std::atomic<std::int64_t>, 2> dirty_bytes_{};      // by generation & 1
   std::atomic<std::uint64_t> writing_generation_{0};            // what the running consistency point writes; 0: none
   std::atomic<std::uint32_t> dirty_waiters_{0};                 // under cp_mutex_, but for a first look
   std::array<std::atomic<std::int64_t>, 2> promised_blocks_{};  // by generation & 1

@@ -7,6 +7,12 @@
 #include "fs/engine/engine.h"
 
 namespace tarnfs {
+namespace {
+
+// About what a changed inode takes in memory until it is published: itself, its frozen changes, its record of names.
+constexpr std::int64_t kDirtyInodeBytes = 2048;
+
+}  // namespace
 
 Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
   if (InodePtr cached = inodes_.find(number)) return cached;
@@ -54,7 +60,7 @@ void Engine::begin_change(Operation& op, Inode& inode) {
   inode.unlogged.attributes = true;
   inode.dirty_generation = op.generation;
   op.charge(blocks_for_inode());
-  ++op.dirty_pages_added;  // about what a changed inode takes in memory until it is written
+  op.dirty_bytes_added += kDirtyInodeBytes;
   MutexLock lock(dirty_mutex_);
   dirty_.push_back(inode.shared_from_this());
 }
@@ -65,7 +71,7 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   supersede(op, inode, index, index + 1);
   const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
   if (!inode.open.pages.put(index, std::move(page))) return;
-  ++op.dirty_pages_added;
+  op.dirty_bytes_added += kBlockSize;
   op.charge(1);
   if (!first_in_group) return;
   const unsigned height = height_above(inode, index);
@@ -91,7 +97,7 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
     const std::uint64_t paths = one_path ? 1 : 2;
     op.charge(paths * (height_above(inode, first) + 1));
   }
-  op.dirty_pages_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end));
+  op.dirty_bytes_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end) * kBlockSize);
   inode.open.removed.add(first, end);
   supersede(op, inode, first, end);
   if (!logs_content(inode)) return;

@@ -74,7 +74,7 @@ class Operation final : public BlockSource {
   BlockPointer missing;
   std::uint64_t blocks_promised = 0;
   std::uint64_t blocks_used = 0;
-  std::int64_t dirty_pages_added = 0;
+  std::int64_t dirty_bytes_added = 0;
 };
 
 }  // namespace tarnfs

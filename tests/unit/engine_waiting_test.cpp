@@ -1,6 +1,9 @@
 // Inside a NoWaitScope an operation that would wait changes nothing and says so.
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "fs/engine/waiting.h"
 #include "tests/support/test_volume.h"
 
@@ -74,4 +77,31 @@ TEST_CASE("scopes nest, and belong to their thread") {
   }
   CHECK_FALSE(outer.is_put_off());
   CHECK(NoWaitScope::is_active());
+}
+
+TEST_CASE("a consistency point begins before what names were promised is all there is") {
+  TestVolume test(32768);
+  test.options.dirty_limit_bytes = std::uint64_t{8} << 30;
+  test.reopen();
+  const std::uint64_t cps_before = test.volume->status().cp_count;
+  // Five blocks or more for each; a third of the volume is more than what is left then.
+  for (unsigned n = 0; n < 5000 && test.volume->status().cp_count == cps_before; ++n) {
+    const NoWaitScope scope;
+    REQUIRE(test.volume->make_node(kRootDirectory, "f" + std::to_string(n), NewNode{.mode = 0100644}).ok());
+  }
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (test.volume->status().cp_count == cps_before && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  CHECK(test.volume->status().cp_count > cps_before);
+}
+
+TEST_CASE("a changed inode counts as what it takes in memory, not as a page") {
+  TestVolume test;
+  test.make(kRootDirectory, "a");
+  const std::uint64_t first_bytes = test.volume->status().dirty_bytes;
+  test.make(kRootDirectory, "b");
+  CHECK(test.volume->status().dirty_bytes - first_bytes == kBlockSize / 2);
+  // The directory, its page, and the file.
+  CHECK(first_bytes == 2 * kBlockSize);
 }
