@@ -47,6 +47,7 @@ inline constexpr std::size_t kInlineSymlinkMaxBytes = kPointersPerInode * 32;
 
 inline constexpr InodeNumber kRootDirectory{1};
 inline constexpr InodeNumber kOrphanFile{2};
+inline constexpr InodeNumber kShareFile{3};
 inline constexpr InodeNumber kFirstFreeInode{16};
 
 // Where a block is, when it was written, and what it must contain.
@@ -105,6 +106,15 @@ static_assert(offsetof(InodeRecord, height) == 104 && offsetof(InodeRecord, poin
 
 using InodeBlock = std::array<InodeRecord, kInodesPerBlock>;
 static_assert(sizeof(InodeBlock) == kBlockSize);
+
+// A page of the share map: for each of so many blocks its references beyond the first.
+inline constexpr std::size_t kSharesPerPage = 2048;
+inline constexpr std::uint16_t kSharesMax = 65535;
+using SharePage = std::array<std::uint16_t, kSharesPerPage>;
+static_assert(sizeof(SharePage) == kBlockSize);
+constexpr std::uint64_t share_pages_of(std::uint64_t size_blocks) {
+  return (size_blocks + kSharesPerPage - 1) / kSharesPerPage;
+}
 
 struct Superblock {
   std::uint64_t magic = kSuperblockMagic;

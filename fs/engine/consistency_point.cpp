@@ -118,7 +118,7 @@ Status ConsistencyPoint::write_inodes() {
     const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
     TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages,
-                                                    frozen.delta.placed, environment()));
+                                                    frozen.delta.placed, {}, environment()));
   }
   return {};
 }
@@ -146,7 +146,7 @@ Status ConsistencyPoint::write_orphans() {
     pages.put(done / kBlockSize, PageRef::copy_of(bytes.subspan(done, std::min(kBlockSize, bytes.size() - done))));
   }
   engine_.writer_->set_caching_data(true);
-  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, environment()));
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, {}, environment()));
   orphan_file_ = std::make_shared<FrozenInode>();
   orphan_file_->record = record;
   orphan_file_->written_tree = tree;
@@ -191,7 +191,7 @@ Status ConsistencyPoint::write_inode_file() {
     }
   }
   engine_.writer_->set_caching_data(true);
-  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, {}, environment()));
+  TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, {}, {}, environment()));
   store_tree(root_.inode_file, tree);
   root_.inode_file.size_bytes = (root_.next_inode + kInodesPerBlock - 1) / kInodesPerBlock * kBlockSize;
   return {};

@@ -196,14 +196,8 @@ class TreeRewriter {
 
   // `placed`: the block that has the page already, or null.
   Status put(std::uint64_t index, const PageRef& page, const BlockPointer* placed) {
-    TARNFS_TRY(grow_to_hold(index));
-    TARNFS_TRY(open_path(index));
-    BlockPointer pointer = child_of(1, index);
-    if (pointer.is_hole()) {
-      ++tree_.block_count;
-    } else {
-      TARNFS_TRY(environment_.allocator.release(pointer));
-    }
+    TARNFS_TRY(make_place(index));
+    BlockPointer pointer;
     if (placed != nullptr) {
       TARNFS_ASSERT(placed->birth_cp == environment_.cp.value);
       TARNFS_TRY(environment_.allocator.adopt(Address{placed->address}));
@@ -212,6 +206,14 @@ class TreeRewriter {
     } else {
       TARNFS_ASSIGN(pointer, write_block(page, 0));
     }
+    set_child_of(1, index, pointer);
+    return {};
+  }
+
+  // The page is that of a block which was written for an older root.
+  Status share(std::uint64_t index, const BlockPointer& pointer) {
+    TARNFS_ASSERT(pointer.birth_cp < environment_.cp.value);
+    TARNFS_TRY(make_place(index));
     set_child_of(1, index, pointer);
     return {};
   }
@@ -249,6 +251,16 @@ class TreeRewriter {
     PageRef page;
     bool changed = false;
   };
+
+  // Opens the path to data block `index` and gives up the one that was there.
+  Status make_place(std::uint64_t index) {
+    TARNFS_TRY(grow_to_hold(index));
+    TARNFS_TRY(open_path(index));
+    const BlockPointer old = child_of(1, index);
+    if (!old.is_hole()) return environment_.allocator.release(old);
+    ++tree_.block_count;
+    return {};
+  }
 
   // The pointer to child `index` in the open node at `level`, or in the root above the highest level.
   BlockPointer child_of(unsigned level, std::uint64_t index) const {
@@ -371,15 +383,26 @@ class TreeRewriter {
 }  // namespace
 
 Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
-                              const PlacedPages& placed, const TreeEnvironment& environment, std::uint8_t height_min) {
+                              const PlacedPages& placed, const SharedPages& shared, const TreeEnvironment& environment,
+                              std::uint8_t height_min) {
   TreeRewriter rewriter(tree, environment);
   for (const auto& [first, end] : removed.ranges()) TARNFS_TRY(rewriter.remove(first, end));
+  SharedPages::Cursor next_shared(shared);
+  const auto share_before = [&](std::uint64_t end) -> Status {
+    for (; !next_shared.at_end() && next_shared.index() < end; next_shared.advance()) {
+      TARNFS_TRY(rewriter.share(next_shared.index(), next_shared.pointer()));
+    }
+    return {};
+  };
   auto next_placed = placed.begin();
-  TARNFS_TRY(pages.for_each([&](std::uint64_t index, const PageRef& page) {
+  const Status put = pages.for_each([&](std::uint64_t index, const PageRef& page) -> Status {
+    TARNFS_TRY(share_before(index));
     const bool has_block = next_placed != placed.end() && next_placed->first == index;
     return rewriter.put(index, page, has_block ? &(next_placed++)->second : nullptr);
-  }));
+  });
+  TARNFS_TRY(put);
   TARNFS_ASSERT(next_placed == placed.end());
+  TARNFS_TRY(share_before(kEndOfFile));
   return rewriter.finish(height_min);
 }
 

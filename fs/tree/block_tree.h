@@ -24,6 +24,7 @@
 #include "common/result.h"
 #include "fs/tree/page_map.h"
 #include "fs/tree/range_set.h"
+#include "fs/tree/shared_pages.h"
 
 namespace tarnfs {
 
@@ -101,10 +102,11 @@ struct TreeEnvironment {
 // Pages that were written before their tree is: where, by index.
 using PlacedPages = std::map<std::uint64_t, BlockPointer>;
 
-// The tree with `removed` cut out first and `pages` put in then; those in `placed` keep their blocks. Keeps the height
-// at least `height_min`.
+// The tree with `removed` cut out first and `pages` and `shared` put in then; no page is in both. Those in `placed`
+// keep their blocks, and so do those in `shared`, which stand in them since an older root. Keeps the height at least
+// `height_min`.
 Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
-                              const PlacedPages& placed, const TreeEnvironment& environment,
+                              const PlacedPages& placed, const SharedPages& shared, const TreeEnvironment& environment,
                               std::uint8_t height_min = 0);
 
 }  // namespace tarnfs

@@ -288,7 +288,7 @@ Result<TreeRoot> FreeMap::write_tree(BlockSink& sink, Cp cp) {
   }
   PlannedAllocator allocator(std::move(addresses));
   TARNFS_ASSIGN(tree,
-                rewrite_tree(tree, RangeSet(), pages, {}, TreeEnvironment{source_, allocator, sink, cp}, height_));
+                rewrite_tree(tree, RangeSet(), pages, {}, {}, TreeEnvironment{source_, allocator, sink, cp}, height_));
   TARNFS_ASSERT(allocator.all_given_out());
   MutexLock lock(mutex_);
   tree_ = tree;
