@@ -15,6 +15,7 @@
 #include "fs/check/block_use.h"
 #include "fs/check/checker.h"
 #include "fs/check/inode_table.h"
+#include "fs/check/share_check.h"
 #include "fs/check/tree_walker.h"
 
 namespace tarnfs::check {
@@ -44,7 +45,8 @@ struct CheckState {
                [this, &options](std::uint64_t blocks) {
                  if (options.progress) options.progress({phase, blocks, root.used_blocks});
                }),
-        walker(reader, used, log, size_blocks, Cp{root.cp}) {}
+        shares(log),
+        walker(reader, used, shares, log, size_blocks, Cp{root.cp}) {}
   CheckState(const CheckState&) = delete;
   CheckState& operator=(const CheckState&) = delete;
 
@@ -63,6 +65,7 @@ struct CheckState {
   ProblemLog log;
   BlockUse used;
   BlockReader reader;
+  ShareCheck shares;
   TreeWalker walker;
 
   InodeTable inodes;
@@ -90,10 +93,15 @@ void check_inode_fields(CheckState& state, std::uint64_t number, const InodeReco
 // The content of the orphan file.
 void check_orphan_file(CheckState& state, const InodeRecord& record, Cp birth_max);
 
+// The content of the share map. Before any file.
+void check_share_map(CheckState& state, const InodeRecord& record, Cp birth_max);
+
 // The trees of directories and what stands in them.
 void check_directories(CheckState& state);
 // The links, parents, loops, orphans and attribute inodes that the passes before have counted.
 void check_links(CheckState& state);
+// The references to blocks against the share map, when all trees were walked.
+void check_shares(CheckState& state);
 // The journal's blocks and what stands in them. Before the free map.
 void check_journal(CheckState& state);
 // The free map against the blocks in use.

@@ -12,6 +12,7 @@ Result<CheckReport> check_volume(BlockDevice& device, const CheckOptions& option
   check::check_inodes(state);
   check::check_directories(state);
   check::check_links(state);
+  check::check_shares(state);
   check::check_journal(state);
   check::check_free_map(state);
   return report;

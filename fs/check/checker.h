@@ -8,8 +8,8 @@
 //   2. What cannot be judged because something above it is lost is not reported: a damaged directory does not make
 //      every inode below it a finding of its own.
 //
-// Memory: a bit for every block in use (less when few are), 9 bytes an inode, 16 a directory, 24 a block of inodes with
-// directories, and two caches of 8 MiB.
+// Memory: a bit for every block in use (less when few are), 8 bytes for every shared block and its neighbours, 9 bytes
+// an inode, 16 a directory, 24 a block of inodes with directories, and two caches of 8 MiB.
 // Thread safety: a check is one thread's; `device` must not change meanwhile.
 // Errors: what keeps a check from being made: kInvalid no tarnfs volume, kIncompatible a newer format, kCorrupt a
 // truncated image, or both superblocks or all root blocks damaged, kIo both superblocks unreadable. All else is in the

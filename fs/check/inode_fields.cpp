@@ -63,7 +63,8 @@ class FieldCheck {
     if (!S_ISDIR(record_.mode) && record_.entry_count != 0) error("is no directory but has a count of entries");
     if (number_ == kRootDirectory.value && !S_ISDIR(record_.mode)) error("is the root directory but no directory");
     if (number_ == kOrphanFile.value && !S_ISREG(record_.mode)) error("is the orphan file but no regular file");
-    if (number_ > kOrphanFile.value && number_ < kFirstFreeInode.value) {
+    if (number_ == kShareFile.value && !S_ISREG(record_.mode)) error("is the share map but no regular file");
+    if (number_ > kShareFile.value && number_ < kFirstFreeInode.value) {
       state_.log.warning(ProblemKind::kInode, InodeNumber{number_}, std::nullopt,
                          fmt::format("inode {} is in use but reserved for later versions", number_));
     }

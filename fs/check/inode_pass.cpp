@@ -30,6 +30,7 @@ class InodeFileVisitor final : public TreeVisitor {
   explicit InodeFileVisitor(CheckState& state) : state_(state) {}
   void on_block(std::uint64_t index, const BlockPointer& pointer) override;
   void on_lost(std::uint64_t first, std::uint64_t count) override {
+    if (first == 0) state_.shares.add_lost(0, share_pages_of(state_.size_blocks));
     state_.lost_inodes.add(first * kInodesPerBlock, count * kInodesPerBlock);
     state_.trees_complete = false;
     state_.names_complete = false;
@@ -115,6 +116,7 @@ void InodeFileVisitor::add_to_table(std::uint64_t number, const InodeRecord& rec
 
 void InodeFileVisitor::walk_tree(std::uint64_t number, const InodeRecord& record, Cp birth_max) {
   if (number == kOrphanFile.value) return check_orphan_file(state_, record, birth_max);
+  if (number == kShareFile.value) return check_share_map(state_, record, birth_max);
   if (S_ISLNK(record.mode) && record.layout == kInodeInlineTarget) return;
   if (!S_ISREG(record.mode) && !S_ISLNK(record.mode)) {
     // No tree belongs here; if pointers stand here all the same, nobody knows what they lead to.
@@ -122,7 +124,9 @@ void InodeFileVisitor::walk_tree(std::uint64_t number, const InodeRecord& record
     return;
   }
   DataVisitor visitor(state_.reader, TreeOwner{number});
-  const WalkedTree tree = state_.walker.walk(TreeOwner{number}, record, birth_max, visitor);
+  const bool may_share =
+      S_ISREG(record.mode) && number >= kFirstFreeInode.value && (record.flags & kInodeFlagAttributes) == 0;
+  const WalkedTree tree = state_.walker.walk(TreeOwner{number}, record, birth_max, visitor, may_share);
   state_.count(tree);
   const std::uint64_t size_blocks = record.size_bytes / kBlockSize + (record.size_bytes % kBlockSize != 0 ? 1 : 0);
   if (!S_ISREG(record.mode) && tree.end_index > size_blocks) {
@@ -197,6 +201,50 @@ void check_orphan_file(CheckState& state, const InodeRecord& record, Cp birth_ma
                     fmt::format("the orphan file has mode {:o}, {} bytes and {} numbers", record.mode,
                                 record.size_bytes, visitor.found()));
   }
+}
+
+namespace {
+
+class ShareMapVisitor final : public TreeVisitor {
+ public:
+  ShareMapVisitor(CheckState& state, std::uint64_t page_count) : state_(state), page_count_(page_count) {}
+  void on_block(std::uint64_t index, const BlockPointer& pointer) override;
+  void on_lost(std::uint64_t first, std::uint64_t count) override { state_.shares.add_lost(first, count); }
+
+ private:
+  CheckState& state_;
+  const std::uint64_t page_count_;
+};
+
+void ShareMapVisitor::on_block(std::uint64_t index, const BlockPointer& pointer) {
+  const auto error = [&](std::string_view what) {
+    state_.log.error(ProblemKind::kShareMap, kShareFile, Address{pointer.address},
+                     fmt::format("page {} of the share map {}", index, what));
+  };
+  const PageRef page = state_.reader.read_verified(pointer, TreeOwner{kShareFile.value}, fmt::format("page {}", index));
+  if (!page) return on_lost(index, 1);
+  if (index >= page_count_) return error("is beyond its end");
+  if (is_all_zero(page.bytes())) error("is zero but no hole");
+  SharePage counts;
+  std::memcpy(counts.data(), page.data(), kBlockSize);
+  state_.shares.add_page(index, counts);
+}
+
+}  // namespace
+
+void check_share_map(CheckState& state, const InodeRecord& record, Cp birth_max) {
+  const std::uint64_t page_count = record.size_bytes / kBlockSize;
+  ShareMapVisitor visitor(state, page_count);
+  state.count(state.walker.walk(TreeOwner{kShareFile.value}, record, birth_max, visitor));
+  const bool has_possible_size =
+      record.size_bytes % kBlockSize == 0 && page_count > 0 && page_count <= share_pages_of(state.size_blocks);
+  if (record.mode == (S_IFREG | 0600U) && has_possible_size) return;
+  state.log.error(ProblemKind::kShareMap, kShareFile, std::nullopt,
+                  fmt::format("the share map has mode {:o} and {} bytes", record.mode, record.size_bytes));
+}
+
+void check_shares(CheckState& state) {
+  state.shares.finish(state.trees_complete);
 }
 
 void check_inodes(CheckState& state) {

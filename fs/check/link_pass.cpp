@@ -62,6 +62,8 @@ void LinkCheck::check_reserved(std::uint64_t number, const InodeSlot& slot) {
           fmt::format("attribute inode {} has the link count {}, not 1", number, slot.link_count()));
   } else if (number == kOrphanFile.value) {
     error(ProblemKind::kOrphan, number, fmt::format("the orphan file has the link count {}", slot.link_count()));
+  } else if (number == kShareFile.value) {
+    error(ProblemKind::kShareMap, number, fmt::format("the share map has the link count {}", slot.link_count()));
   }
 }
 

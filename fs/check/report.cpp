@@ -22,6 +22,8 @@ std::string_view name_of(ProblemKind kind) {
       return "birth";
     case ProblemKind::kUsedTwice:
       return "used_twice";
+    case ProblemKind::kShareMap:
+      return "share_map";
     case ProblemKind::kTreeShape:
       return "tree_shape";
     case ProblemKind::kBlockCount:

@@ -32,7 +32,8 @@ enum class ProblemKind {
   kChecksum,       // a block is not what its pointer says
   kPointer,        // a pointer's address, flags or cp are impossible
   kBirth,          // a pointer is younger than the block it stands in
-  kUsedTwice,      // two pointers to one block
+  kUsedTwice,      // two pointers to one block that nobody may share, or of which the share map knows nothing
+  kShareMap,       // the share map and the references to a block do not agree, or the map itself cannot be
   kTreeShape,      // empty nodes, blocks beyond the end, and the like
   kBlockCount,     // InodeRecord::block_count
   kInodeNumber,    // an inode does not name itself, or stands where none may be

@@ -21,8 +21,9 @@ BlockPointer pointer_in(const PageRef& node, unsigned position) {
 
 }  // namespace
 
-WalkedTree TreeWalker::walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor) {
-  Walk walk{owner, visitor, {}, {}};
+WalkedTree TreeWalker::walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor,
+                            bool may_share) {
+  Walk walk{owner, visitor, may_share, {}, {}};
   if (record.height > kTreeHeightMax) {
     log_.error(ProblemKind::kTreeShape, owner.inode(), std::nullopt,
                fmt::format("the block tree of {} has height {}, the limit is {}", owner.name(), record.height,
@@ -70,7 +71,11 @@ void TreeWalker::follow(Walk& walk, const BlockPointer& pointer, unsigned level,
   (level == 0 ? walk.tree.data_blocks : walk.tree.node_blocks) += 1;
   walk.tree.end_index = first_index + 1;
   if (!usable(walk, pointer, birth_max)) return lose(walk, level, first_index);
-  if (level == 0) return walk.visitor.on_block(first_index, pointer);
+  if (level == 0) return follow_data(walk, pointer, first_index);
+  if (!used_.add(Address{pointer.address})) {
+    report_second_use(walk, pointer);
+    return lose(walk, level, first_index);
+  }
   PageRef node = reader_.read_verified(pointer, walk.owner, "a node");
   if (!node) return lose(walk, level, first_index);
   walk.frames.push_back({std::move(node), pointer.birth_cp, first_index, level - 1, 0, true, pointer.address});
@@ -88,10 +93,24 @@ bool TreeWalker::usable(Walk& walk, const BlockPointer& pointer, std::uint64_t b
                fmt::format("block {} of {} was born in cp {}, after the cp {} of the block that refers to it",
                            pointer.address, walk.owner.name(), pointer.birth_cp, birth_max));
   }
-  if (used_.add(address)) return true;
-  log_.error(ProblemKind::kUsedTwice, walk.owner.inode(), address,
+  return true;
+}
+
+void TreeWalker::follow_data(Walk& walk, const BlockPointer& pointer, std::uint64_t index) {
+  if (used_.add(Address{pointer.address})) {
+    if (walk.may_share) shares_.note_first(pointer);
+    return walk.visitor.on_block(index, pointer);
+  }
+  const auto further = walk.may_share ? shares_.note_further(pointer, walk.owner) : ShareCheck::Further::kUnexpected;
+  if (further == ShareCheck::Further::kCounted) return;
+  if (further == ShareCheck::Further::kUnknown) return walk.visitor.on_block(index, pointer);
+  report_second_use(walk, pointer);
+  lose(walk, 0, index);
+}
+
+void TreeWalker::report_second_use(const Walk& walk, const BlockPointer& pointer) {
+  log_.error(ProblemKind::kUsedTwice, walk.owner.inode(), Address{pointer.address},
              fmt::format("block {} is used twice, the second time by {}", pointer.address, walk.owner.name()));
-  return false;
 }
 
 void TreeWalker::lose(Walk& walk, unsigned level, std::uint64_t first_index) {

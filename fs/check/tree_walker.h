@@ -6,7 +6,8 @@
 //   1. A node is read at most once in the life of the BlockUse that the walker fills, so that no tree on disk, however
 //      damaged, makes a walk longer than the volume is large.
 //   2. The visitor gets data blocks in ascending order of their index; what it gets is inside the data area, of known
-//      flags and referred to for the first time.
+//      flags and referred to for the first time. A file's further references to a block that is shared are counted
+//      only.
 //   3. Depth is at most kTreeHeightMax; memory one page for each level.
 //
 // Thread safety: none.
@@ -22,6 +23,7 @@
 #include "fs/check/block_reader.h"
 #include "fs/check/block_use.h"
 #include "fs/check/report.h"
+#include "fs/check/share_check.h"
 
 namespace tarnfs::check {
 
@@ -43,11 +45,14 @@ struct WalkedTree {
 
 class TreeWalker {
  public:
-  TreeWalker(BlockReader& reader, BlockUse& used, ProblemLog& log, std::uint64_t size_blocks, Cp newest)
-      : reader_(reader), used_(used), log_(log), size_blocks_(size_blocks), newest_(newest) {}
+  TreeWalker(BlockReader& reader, BlockUse& used, ShareCheck& shares, ProblemLog& log, std::uint64_t size_blocks,
+             Cp newest)
+      : reader_(reader), used_(used), shares_(shares), log_(log), size_blocks_(size_blocks), newest_(newest) {}
 
   // Walks the tree of `record`, which stands in a block or root of `birth_max`, and checks its block count.
-  WalkedTree walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor);
+  // `may_share`: it is a file whose data blocks others may refer to as well.
+  WalkedTree walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor,
+                  bool may_share = false);
 
  private:
   struct Frame {
@@ -62,18 +67,22 @@ class TreeWalker {
   struct Walk {
     TreeOwner owner;
     TreeVisitor& visitor;
+    bool may_share;
     WalkedTree tree;
     std::vector<Frame> frames;
   };
 
   void follow(Walk& walk, const BlockPointer& pointer, unsigned level, std::uint64_t first_index,
               std::uint64_t birth_max);
+  void follow_data(Walk& walk, const BlockPointer& pointer, std::uint64_t index);
   bool usable(Walk& walk, const BlockPointer& pointer, std::uint64_t birth_max);
   void descend(Walk& walk);
+  void report_second_use(const Walk& walk, const BlockPointer& pointer);
   void lose(Walk& walk, unsigned level, std::uint64_t first_index);
 
   BlockReader& reader_;
   BlockUse& used_;
+  ShareCheck& shares_;
   ProblemLog& log_;
   const std::uint64_t size_blocks_;
   const Cp newest_;
