@@ -44,14 +44,28 @@ void put_record(PageRef& page, const FrozenInode& frozen) {
   std::memcpy(place, &record, sizeof record);
 }
 
+InodeRecord new_reserved_inode(InodeNumber number) {
+  InodeRecord record;
+  record.number = number.value;
+  record.mode = S_IFREG | 0600;
+  record.link_count = 1;
+  return record;
+}
+
 }  // namespace
 
 TreeEnvironment ConsistencyPoint::environment() {
   return TreeEnvironment{*engine_.writer_, *engine_.free_map_, *engine_.writer_, Cp{root_.cp}};
 }
 
+// Of regular files, the only ones whose data blocks may have other references.
+TreeEnvironment ConsistencyPoint::environment_of_files() {
+  return TreeEnvironment{*engine_.writer_, sharing_allocator_, *engine_.writer_, Cp{root_.cp}};
+}
+
 // The only moment in which operations wait for a consistency point.
 bool ConsistencyPoint::close_generation(bool force) {
+  ShareMap::Claims old_claims;  // freed when the gate is open again
   const std::uint64_t started_ns = engine_.clock_.monotonic_ns();
   engine_.gate_.close();
   {
@@ -71,6 +85,7 @@ bool ConsistencyPoint::close_generation(bool force) {
     root_.next_inode = engine_.next_inode_.load();
     root_.inode_count = engine_.inode_count_.load();
     root_.protected_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, engine_.protected_inodes_.load()));
+    old_claims = engine_.shares_->take_claims_before(engine_.open_generation_);
   }
   engine_.gate_.open();
   const std::uint64_t swap_ns = engine_.clock_.monotonic_ns() - started_ns;
@@ -87,8 +102,10 @@ Status ConsistencyPoint::complete() {
   engine_.writing_generation_ = generation_;
   engine_.free_map_->begin(Cp{root_.cp});
   freeze_inodes();
+  TARNFS_TRY(count_shares());
   TARNFS_TRY(write_inodes());
   TARNFS_TRY(write_orphans());
+  TARNFS_TRY(write_share_map());
   TARNFS_TRY(write_inode_file());
   TARNFS_TRY(write_free_map());
   TARNFS_TRY(publish());
@@ -109,16 +126,30 @@ void ConsistencyPoint::freeze_inodes() {
   }
 }
 
+// Before anything is released: each of these blocks was in use at the end of the generation before this one, and who
+// gives it up now may have been the only one.
+Status ConsistencyPoint::count_shares() {
+  for (const auto& frozen : frozen_) {
+    for (SharedPages::Cursor page(frozen->delta.shared); !page.at_end(); page.advance()) {
+      TARNFS_TRY(engine_.shares_->add(page.pointer()));
+    }
+  }
+  return {};
+}
+
 Status ConsistencyPoint::write_inodes() {
   for (std::size_t i = 0; i < inodes_.size(); ++i) {
     FrozenInode& frozen = *frozen_[i];
     const InodeRecord& record = frozen.record;
     frozen.written_tree = tree_of(record);
-    if (record.layout == kInodeInlineTarget || (frozen.delta.removed.empty() && frozen.delta.pages.empty())) continue;
+    if (record.layout == kInodeInlineTarget || !frozen.delta.changes_pages()) continue;
     const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
-    TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, frozen.delta.removed, frozen.delta.pages,
-                                                    frozen.delta.placed, {}, environment()));
+    const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
+    const InodeDelta& delta = frozen.delta;
+    TARNFS_ASSIGN(frozen.written_tree,
+                  rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
+                               may_share ? environment_of_files() : environment()));
   }
   return {};
 }
@@ -126,16 +157,10 @@ Status ConsistencyPoint::write_inodes() {
 // The list of orphans as it was when the generation was closed; written anew when it changed.
 Status ConsistencyPoint::write_orphans() {
   if (!orphans_changed_) return {};
-  const TreeRoot inode_file = tree_of(root_.inode_file);
-  TARNFS_ASSIGN(const PageRef page, inode_page(inode_file, kOrphanFile.value / kInodesPerBlock));
-  InodeRecord record;
-  std::memcpy(static_cast<void*>(&record), page.data() + kOrphanFile.value * sizeof record, sizeof record);
+  TARNFS_ASSIGN(InodeRecord record, reserved_inode(kOrphanFile));
   if (record.mode == 0) {
     if (orphans_.empty()) return {};
-    record = InodeRecord();
-    record.number = kOrphanFile.value;
-    record.mode = S_IFREG | 0600;
-    record.link_count = 1;
+    record = new_reserved_inode(kOrphanFile);
   }
   const auto bytes = std::as_bytes(std::span<const std::uint64_t>(orphans_));
   record.size_bytes = bytes.size();
@@ -147,10 +172,36 @@ Status ConsistencyPoint::write_orphans() {
   }
   engine_.writer_->set_caching_data(true);
   TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, {}, environment()));
-  orphan_file_ = std::make_shared<FrozenInode>();
-  orphan_file_->record = record;
-  orphan_file_->written_tree = tree;
+  add_reserved_file(record, tree);
   return {};
+}
+
+// After everything that releases blocks of files.
+Status ConsistencyPoint::write_share_map() {
+  shares_changed_ = engine_.shares_->changed();
+  if (!shares_changed_) return {};
+  TARNFS_ASSIGN(InodeRecord record, reserved_inode(kShareFile));
+  if (record.mode == 0) record = new_reserved_inode(kShareFile);
+  record.size_bytes = share_pages_of(root_.size_blocks) * kBlockSize;
+  engine_.writer_->set_caching_data(true);
+  TARNFS_ASSIGN(const TreeRoot tree, engine_.shares_->write_tree(environment()));
+  add_reserved_file(record, tree);
+  return {};
+}
+
+// No operation changes these, so they are in no list of dirty inodes. In the order of their numbers.
+void ConsistencyPoint::add_reserved_file(const InodeRecord& record, const TreeRoot& tree) {
+  FrozenInode& file = *reserved_files_.emplace_back(std::make_unique<FrozenInode>());
+  file.record = record;
+  file.written_tree = tree;
+}
+
+// As the newest root has it.
+Result<InodeRecord> ConsistencyPoint::reserved_inode(InodeNumber number) {
+  TARNFS_ASSIGN(const PageRef page, inode_page(tree_of(root_.inode_file), number.value / kInodesPerBlock));
+  InodeRecord record;
+  std::memcpy(static_cast<void*>(&record), page.data() + number.value % kInodesPerBlock * sizeof record, sizeof record);
+  return record;
 }
 
 Result<PageRef> ConsistencyPoint::inode_page(const TreeRoot& tree, std::uint64_t index) {
@@ -161,13 +212,12 @@ Result<PageRef> ConsistencyPoint::inode_page(const TreeRoot& tree, std::uint64_t
 
 // What is written to the inode file, in the order of the inodes' numbers.
 std::vector<const FrozenInode*> ConsistencyPoint::written_slots() const {
+  const auto by_number = [](const auto* slot, const auto* other) { return slot->record.number < other->record.number; };
   std::vector<const FrozenInode*> slots;
-  slots.reserve(frozen_.size() + 1);
+  slots.reserve(frozen_.size() + reserved_files_.size());
   for (const auto& frozen : frozen_) slots.push_back(frozen.get());
-  if (orphan_file_ != nullptr) {  // no operation changes it
-    const auto place = std::lower_bound(slots.begin(), slots.end(), kOrphanFile.value,
-                                        [](const auto* slot, auto number) { return slot->record.number < number; });
-    slots.insert(place, orphan_file_.get());
+  for (const auto& file : reserved_files_) {
+    slots.insert(std::lower_bound(slots.begin(), slots.end(), file.get(), by_number), file.get());
   }
   return slots;
 }
@@ -232,6 +282,7 @@ void ConsistencyPoint::install() {
     if (frozen_[i]->deleted) engine.inodes_.erase(inodes_[i]->number);
   }
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
+  if (shares_changed_) engine.shares_->install();
   engine.writer_->forget_written();
   for (const FreeMap::Run& run : engine.free_map_->released_by(Cp{root_.cp})) {
     engine.cache_.forget(Address{run.first}, run.count);

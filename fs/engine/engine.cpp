@@ -75,6 +75,7 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
   if (options.mode == VolumeMode::kMirror) return;
   writer_ = std::make_unique<BlockWriter>(device, cache_, options.feed, [this] { wake_dirty_waiters(); });
   free_map_ = std::make_unique<FreeMap>(root, *writer_);
+  shares_ = std::make_unique<ShareMap>(*writer_);
   allocatable_before_blocks_ = free_map_->unused_blocks();
   ledger_ =
       std::make_unique<SpaceLedger>(allocatable_before_blocks_, cp_reserve_blocks(root), deletion_reserve_blocks(root));

@@ -1,7 +1,7 @@
 // The engine: a volume's operations in memory, and its consistency points.
 //
 // Purpose: the implementation of Volume. Operations stand in engine_names.cpp, engine_attributes.cpp, engine_data.cpp,
-// engine_xattrs.cpp and engine_listing.cpp; engine_journal.cpp makes changes durable for fsync,
+// engine_copy.cpp, engine_xattrs.cpp and engine_listing.cpp; engine_journal.cpp makes changes durable for fsync,
 // engine_recovery.cpp does them again after a crash; consistency_point.cpp writes what operations changed;
 // engine_mirror.cpp is what replication and a mirror's read-only mount need.
 //
@@ -48,6 +48,7 @@
 #include "fs/journal/name_log.h"
 #include "fs/storage/block_cache.h"
 #include "fs/tree/free_map.h"
+#include "fs/tree/share_map.h"
 
 namespace tarnfs {
 
@@ -191,6 +192,11 @@ class Engine final : public Volume {
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) TARNFS_REQUIRES(inode.mutex);
   void cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
+  void charge_path(Operation& op, const Inode& inode, std::uint64_t index) TARNFS_REQUIRES(inode.mutex);
+  static void drop_shared(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end)
+      TARNFS_REQUIRES(inode.mutex);
+  static std::optional<PagePlace> find_changed_page(const Inode& inode, std::uint64_t index)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
   Result<PagePlace> find_page(Operation& op, const Inode& inode, std::uint64_t index)
       TARNFS_REQUIRES_SHARED(inode.mutex);
   Result<PageRef> page_in_memory(Operation& op, const Inode& inode, std::uint64_t index)
@@ -265,6 +271,27 @@ class Engine final : public Volume {
       TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const;
 
+  // Copies that share blocks (engine_copy.cpp).
+  struct CopyRange;
+  struct CopyPlan;
+  struct CopyStep;
+  Result<CopyRange> bound_copy(const CopyRange& wanted);
+  Result<std::uint64_t> copy_through_buffer(const CopyRange& range);
+  Status write_much_of_source(const CopyRange& range);
+  Result<bool> enable_sharing();
+  Result<std::uint64_t> copy_by_reference(const CopyRange& range);
+  Result<CopyStep> share_range(Operation& op, const CopyRange& range, std::uint64_t data_blocks_max);
+  Status plan_pages(Operation& op, const Inode& source, const Inode& target, CopyPlan& plan)
+      TARNFS_REQUIRES_SHARED(source.mutex, target.mutex);
+  Status plan_edge(Operation& op, const Inode& source, const Inode& target, std::size_t position, CopyPlan& plan)
+      TARNFS_REQUIRES_SHARED(source.mutex, target.mutex);
+  Status plan_holes(Operation& op, const Inode& target, CopyPlan& plan) TARNFS_REQUIRES_SHARED(target.mutex);
+  Status claim_shares(Operation& op, CopyPlan& plan);
+  void put_shared(Operation& op, Inode& inode, std::uint64_t first, std::span<const BlockPointer> pointers)
+      TARNFS_REQUIRES(inode.mutex);
+  std::uint64_t unpublished_shares(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  Status load_share_map();
+
   // Extended attributes (engine_xattrs.cpp).
   Result<XattrSet> xattrs_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   void replace_content(Operation& op, Inode& inode, std::span<const std::byte> content) TARNFS_REQUIRES(inode.mutex);
@@ -309,8 +336,8 @@ class Engine final : public Volume {
     RunningFsync& operator=(const RunningFsync&) = delete;
     Engine& engine;
   };
-  void compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
-  void log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
+  bool compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch);
+  bool log_state(Operation& op, Inode& inode, JournalBatch& batch) TARNFS_REQUIRES(inode.mutex);
   static void log_page(const Inode& inode, std::uint64_t index, JournalInodeState& state, JournalBatch& batch)
       TARNFS_REQUIRES_SHARED(inode.mutex);
   std::optional<std::vector<std::byte>> xattrs_in_memory(Operation& op, const Inode& inode)
@@ -391,10 +418,12 @@ class Engine final : public Volume {
   bool orphans_changed_ TARNFS_GUARDED_BY(orphans_mutex_) = false;
   std::vector<InodeNumber> shrinking_ TARNFS_GUARDED_BY(orphans_mutex_);
 
-  // These three not on a mirror. Made before the threads.
+  // These four not on a mirror. Made before the threads.
   std::unique_ptr<SpaceLedger> ledger_;
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
+  std::unique_ptr<ShareMap> shares_;
+  std::atomic<bool> sharing_{false};             // the ledger keeps what the share map may need
   std::optional<Error> unwritable_;              // why a read-only volume must stay one; before the threads
   std::atomic<std::uint64_t> held_blocks_{0};    // freed, but kept for a root that somebody reads
   std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread

@@ -12,7 +12,6 @@
 namespace tarnfs {
 namespace {
 
-constexpr std::uint64_t kCopyChunkBytes = 1U << 20;
 constexpr unsigned kReadAttemptsMax = 64;
 constexpr std::size_t kBlocksOfShortRead = 4;
 constexpr std::int64_t kSecondsPerDay = 86400;
@@ -70,12 +69,10 @@ Result<Engine::ReadPlan> Engine::plan_read(Operation& op, InodeNumber number, st
   const std::uint64_t end = pages_for(offset_bytes + plan.length_bytes);
   std::vector<BlockPointer> pointers(end - first);
   if (record.layout != kInodeInlineTarget) TARNFS_TRY(find_pointers(tree_of(record), first, pointers, op));
-  const bool has_changes = !inode->open.pages.empty() || !inode->open.removed.empty() || inode->frozen != nullptr;
+  const bool has_changes = inode->open.changes_pages() || inode->frozen != nullptr;
   for (std::uint64_t index = first; index < end; ++index) {
     PagePlace place{{}, pointers[index - first]};
-    if (has_changes) {
-      TARNFS_ASSIGN(place, find_page(op, *inode, index));
-    }
+    if (has_changes) place = find_changed_page(*inode, index).value_or(place);
     if (!place.page && !place.pointer.is_hole()) {
       plan.blocks.push_back({index, place.pointer});
       continue;
@@ -413,13 +410,17 @@ Result<std::uint64_t> Engine::seek(InodeNumber number, std::uint64_t offset_byte
 
 // The smallest page index at or above `from` that is not a hole, or kEndOfFile.
 Result<std::uint64_t> Engine::next_data_page(Operation& op, const Inode& inode, std::uint64_t from) {
-  std::uint64_t nearest = inode.open.pages.next(from).value_or(kEndOfFile);
+  const auto next_in = [](const InodeDelta& delta, std::uint64_t index) {
+    return std::min(delta.pages.next(index).value_or(kEndOfFile), delta.shared.next(index).value_or(kEndOfFile));
+  };
+  std::uint64_t nearest = next_in(inode.open, from);
   const InodeDelta* const frozen = inode.frozen != nullptr ? &inode.frozen->delta : nullptr;
   if (frozen != nullptr) {
-    auto page = frozen->pages.next(from);
-    while (page && inode.open.removed.contains(*page))
-      page = frozen->pages.next(inode.open.removed.next_outside(*page));
-    nearest = std::min(nearest, page.value_or(kEndOfFile));
+    std::uint64_t page = next_in(*frozen, from);
+    while (page != kEndOfFile && inode.open.removed.contains(page)) {
+      page = next_in(*frozen, inode.open.removed.next_outside(page));
+    }
+    nearest = std::min(nearest, page);
   }
   const TreeRoot tree = tree_of(inode.record);
   for (std::uint64_t index = from; index < nearest;) {
@@ -430,25 +431,6 @@ Result<std::uint64_t> Engine::next_data_page(Operation& op, const Inode& inode, 
     if (index == *block) return index;
   }
   return nearest;
-}
-
-Result<std::uint64_t> Engine::copy_range(InodeNumber from, std::uint64_t from_offset_bytes, InodeNumber to,
-                                         std::uint64_t to_offset_bytes, std::uint64_t length_bytes) {
-  std::vector<std::byte> buffer(std::min(length_bytes, kCopyChunkBytes));
-  std::uint64_t copied = 0;
-  while (copied < length_bytes) {
-    const auto chunk = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), length_bytes - copied));
-    auto count = read(from, from_offset_bytes + copied, chunk);
-    Status status = count.ok() ? Status() : count.error();
-    if (status.ok() && *count == 0) break;
-    if (status.ok()) status = write(to, to_offset_bytes + copied, chunk.first(*count), WriteOptions{});
-    if (!status.ok()) {
-      if (copied > 0) break;  // as write(2): what was done is told, the error comes with the next call
-      return status.error();
-    }
-    copied += *count;
-  }
-  return copied;
 }
 
 }  // namespace tarnfs

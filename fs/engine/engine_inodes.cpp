@@ -69,14 +69,27 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   const std::uint64_t group = index & ~(kPointersPerNode - 1);
   if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
   supersede(op, inode, index, index + 1);
-  const bool first_in_group = !inode.open.pages.any_chunk_in(group, group + kPointersPerNode);
+  const bool first_in_group =
+      !inode.open.pages.any_chunk_in(group, group + kPointersPerNode) && !inode.open.shared.any_beside(index);
+  drop_shared(op, inode, index, index + 1);
   if (!inode.open.pages.put(index, std::move(page))) return;
   op.dirty_bytes_added += kBlockSize;
   op.charge(1);
-  if (!first_in_group) return;
+  if (first_in_group) charge_path(op, inode, index);
+}
+
+// The path to the page, and where the tree grows, the path to what is there already.
+void Engine::charge_path(Operation& op, const Inode& inode, std::uint64_t index) {
   const unsigned height = height_above(inode, index);
-  // The path to the page, and where the tree grows, the path to what is there already.
   op.charge(height + 1U + (height > inode.record.height ? height - inode.record.height : 0U));
+}
+
+void Engine::drop_shared(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) {
+  SharedPages& shared = inode.open.shared;
+  if (shared.empty()) return;
+  const auto before_bytes = static_cast<std::int64_t>(shared.chunk_count() * kBlockSize);
+  shared.erase(first, end);
+  op.dirty_bytes_added += static_cast<std::int64_t>(shared.chunk_count() * kBlockSize) - before_bytes;
 }
 
 // The height that the tree may have when this generation is written, at least what `index` needs.
@@ -98,6 +111,7 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
     op.charge(paths * (height_above(inode, first) + 1));
   }
   op.dirty_bytes_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end) * kBlockSize);
+  drop_shared(op, inode, first, end);
   inode.open.removed.add(first, end);
   supersede(op, inode, first, end);
   if (!logs_content(inode)) return;
@@ -110,13 +124,20 @@ std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t c
   return count + groups * (2U * kTreeHeightMax + 2U) + (first_page > 0 ? 1 : 0);
 }
 
-Result<Engine::PagePlace> Engine::find_page(Operation& op, const Inode& inode, std::uint64_t index) {
-  if (const PageRef* page = inode.open.pages.find(index)) return PagePlace{*page, {}};
-  if (inode.open.removed.contains(index)) return PagePlace{};
-  if (inode.frozen != nullptr) {
-    if (const PageRef* page = inode.frozen->delta.pages.find(index)) return PagePlace{*page, {}};
-    if (inode.frozen->delta.removed.contains(index)) return PagePlace{};
+// Where a page is that the written tree does not have so.
+std::optional<Engine::PagePlace> Engine::find_changed_page(const Inode& inode, std::uint64_t index) {
+  const InodeDelta* const frozen = inode.frozen != nullptr ? &inode.frozen->delta : nullptr;
+  for (const InodeDelta* const delta : {static_cast<const InodeDelta*>(&inode.open), frozen}) {
+    if (delta == nullptr) continue;
+    if (const PageRef* page = delta->pages.find(index)) return PagePlace{*page, {}};
+    if (const BlockPointer* pointer = delta->shared.find(index)) return PagePlace{{}, *pointer};
+    if (delta->removed.contains(index)) return PagePlace{};
   }
+  return std::nullopt;
+}
+
+Result<Engine::PagePlace> Engine::find_page(Operation& op, const Inode& inode, std::uint64_t index) {
+  if (const auto changed = find_changed_page(inode, index)) return *changed;
   if (inode.record.layout == kInodeInlineTarget) return PagePlace{};
   TARNFS_ASSIGN(const BlockPointer pointer, find_pointer(tree_of(inode.record), index, op));
   return PagePlace{{}, pointer};
@@ -163,8 +184,10 @@ Attributes Engine::attributes_of(const Inode& inode) const {
   // What is dirty may replace blocks or add to them: never more than the file can have, never fewer than it has.
   const bool emptied = inode.open.removed.contains(0) && inode.open.removed.next_outside(0) == kEndOfFile;
   const std::uint64_t written = emptied || record.layout == kInodeInlineTarget ? 0 : record.block_count;
-  std::uint64_t dirty = inode.open.pages.size();
-  if (inode.frozen != nullptr && !emptied) dirty += inode.frozen->delta.pages.size();
+  std::uint64_t dirty = inode.open.pages.size() + inode.open.shared.size();
+  if (inode.frozen != nullptr && !emptied) {
+    dirty += inode.frozen->delta.pages.size() + inode.frozen->delta.shared.size();
+  }
   const std::uint64_t pages = (record.size_bytes + kBlockSize - 1) / kBlockSize;
   attributes.block_count = std::min(written + dense_tree_blocks(dirty), std::max(written, dense_tree_blocks(pages)));
   return attributes;

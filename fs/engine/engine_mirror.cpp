@@ -1,6 +1,8 @@
 // What replication asks of a volume: roots, pins and changed blocks on the primary, the moving view on the mirror.
 #include <algorithm>
+#include <bitset>
 #include <cstring>
+#include <unordered_map>
 
 #include "fs/engine/engine.h"
 
@@ -22,6 +24,22 @@ class DeviceSource final : public BlockSource {
   BlockDevice& device_;
   BlockPointer last_pointer_;  // a visitor asks for a node right before its children are looked at
   PageRef last_page_;
+};
+
+// Data blocks that were visited: others may refer to them too.
+class VisitedBlocks {
+ public:
+  // False when it was there already.
+  bool add(std::uint64_t address) {
+    auto bit = chunks_[address / kChunkBlocks][address % kChunkBlocks];
+    if (bit) return false;
+    bit = true;
+    return true;
+  }
+
+ private:
+  static constexpr std::uint64_t kChunkBlocks = 32768;
+  std::unordered_map<std::uint64_t, std::bitset<kChunkBlocks>> chunks_;
 };
 
 }  // namespace
@@ -46,7 +64,10 @@ void Engine::unpin(PinId pin) {
 
 Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) {
   DeviceSource source(device_);
+  bool any_shared = false;
+  VisitedBlocks visited;
   const auto visit_block = [&](const TreeVisit& block) -> Status {
+    if (any_shared && block.level == 0 && !visited.add(block.pointer.address)) return {};
     TARNFS_TRY(check_pointer(block.pointer, root.size_blocks, Cp{root.cp}));
     TARNFS_ASSIGN(const PageRef page, source.get(block.pointer));
     return visit({Address{block.pointer.address}, block.pointer.checksum, page});
@@ -59,6 +80,8 @@ Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function
       InodeRecord record;
       std::memcpy(static_cast<void*>(&record), page.data() + slot * sizeof record, sizeof record);
       if (record.mode == 0 || record.layout == kInodeInlineTarget) continue;
+      // It comes before the files. One block may be that of several files' pages: it is visited once.
+      any_shared = any_shared || (record.number == kShareFile.value && record.block_count != 0);
       TARNFS_TRY(visit_tree(tree_of(record), since, source, visit_block));
     }
     return {};

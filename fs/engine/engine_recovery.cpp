@@ -21,6 +21,10 @@ Status Engine::recover() {
   const RootBlock root = newest_root();
   const JournalGeometry geometry = journal_geometry_of(superblock_, root);
   const JournalPosition start = journal_start_of(root);
+  if (const Status loaded = load_share_map(); !loaded.ok()) {
+    if (takes_changes()) return loaded;
+    unwritable_ = loaded.error();  // who only reads needs no counts
+  }
   load_orphans();
   if (geometry.size_blocks == 0) return {};
   if (start.block >= geometry.size_blocks) {

@@ -142,7 +142,8 @@ class FileSystem {
   virtual Status fallocate(InodeNumber inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
                            FallocateOptions options) = 0;
   virtual Result<std::uint64_t> seek(InodeNumber inode, std::uint64_t offset_bytes, SeekKind kind) = 0;
-  // Returns the number of bytes copied; stops at the end of the source.
+  // Returns the number of bytes copied, which may be fewer than there are; 0 only at the end of the source. Blocks are
+  // shared where both offsets have the same place in a block. kInvalid when the ranges overlap in one file.
   virtual Result<std::uint64_t> copy_range(InodeNumber from, std::uint64_t from_offset_bytes, InodeNumber to,
                                            std::uint64_t to_offset_bytes, std::uint64_t length_bytes) = 0;
 

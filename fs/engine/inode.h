@@ -7,8 +7,8 @@
 //   1. The tree fields of `record` (pointers, height, block_count) are those of the newest durable root: only the end
 //   of
 //      a consistency point changes them. An inline symlink's pointers never change.
-//   2. A page's content is, in this order: open.pages, a hole if in open.removed, frozen.pages, a hole if in
-//      frozen.removed, the tree.
+//   2. A page's content is, in this order: open.pages, open.shared, a hole if in open.removed, frozen.pages,
+//      frozen.shared, a hole if in frozen.removed, the tree. No page is in `pages` and in `shared` of one delta.
 //   3. Bytes of the last page beyond size_bytes are zero.
 //   4. dirty_generation != 0: the inode is in the engine's list of dirty inodes, whose reference keeps it in memory. As
 //      long as `frozen` is set the running consistency point does.
@@ -27,15 +27,20 @@
 #include "fs/tree/block_tree.h"
 #include "fs/tree/page_map.h"
 #include "fs/tree/range_set.h"
+#include "fs/tree/shared_pages.h"
 
 namespace tarnfs {
 
-// What one generation changed in a file: `removed` is cut out first, then `pages` are put in. Those that are in
-// `placed` too stand in their blocks already.
+// What one generation changed in a file: `removed` is cut out first, then `pages` and `shared` are put in. Those that
+// are in `placed` too stand in their blocks already. A block in `shared` is one that some page had at the end of the
+// generation before: so only the consistency point of this one can free it, and that counts these references first.
 struct InodeDelta {
   RangeSet removed;
   PageMap pages;
   PlacedPages placed;
+  SharedPages shared;
+
+  bool changes_pages() const { return !removed.empty() || !pages.empty() || !shared.empty(); }
 };
 
 // What of a generation's changes no batch of the journal has yet. In this order: `cut` first, then `pages`.

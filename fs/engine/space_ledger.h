@@ -25,18 +25,28 @@ class SpaceLedger {
   // Promises `blocks`, or returns false. `deletion`: the operation gives space back in the end.
   bool promise(std::uint64_t blocks, bool deletion) {
     const auto wanted = static_cast<std::int64_t>(blocks);
-    const std::int64_t floor = cp_reserve_ + (deletion ? 0 : deletion_reserve_);
-    std::int64_t now = available_.load(std::memory_order_relaxed);
-    while (now - wanted >= floor) {
-      if (available_.compare_exchange_weak(now, now - wanted, std::memory_order_relaxed)) return true;
+    const auto floor = [&] { return cp_reserve_.load() + (deletion ? 0 : deletion_reserve_); };
+    std::int64_t now = available_.load();
+    while (now - wanted >= floor()) {
+      if (!available_.compare_exchange_weak(now, now - wanted)) continue;
+      if (now - wanted >= floor()) return true;
+      give_back(wanted);  // the reserve was raised meanwhile
+      return false;
     }
     return false;
   }
-  // Takes blocks that were promised before a crash: there is no saying no.
-  void take(std::uint64_t blocks) {
-    available_.fetch_sub(static_cast<std::int64_t>(blocks), std::memory_order_relaxed);
+  // Raises the reserve of consistency points, or returns false when it is not there.
+  bool raise_cp_reserve(std::uint64_t blocks) {
+    if (!promise(blocks, false)) return false;
+    cp_reserve_.fetch_add(static_cast<std::int64_t>(blocks));
+    give_back(static_cast<std::int64_t>(blocks));
+    return true;
   }
-  void give_back(std::int64_t blocks) { available_.fetch_add(blocks, std::memory_order_relaxed); }
+  // Raises it when it was there before a crash or an unmount; also takes back what was raised too much.
+  void change_cp_reserve(std::int64_t blocks) { cp_reserve_.fetch_add(blocks); }
+  // Takes blocks that were promised before a crash: there is no saying no.
+  void take(std::uint64_t blocks) { available_.fetch_sub(static_cast<std::int64_t>(blocks)); }
+  void give_back(std::int64_t blocks) { available_.fetch_add(blocks); }
 
   std::uint64_t available_blocks() const {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed)));
@@ -44,11 +54,11 @@ class SpaceLedger {
   // What ordinary operations can still get.
   std::uint64_t available_to_users_blocks() const {
     return static_cast<std::uint64_t>(
-        std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed) - cp_reserve_ - deletion_reserve_));
+        std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed) - cp_reserve_.load() - deletion_reserve_));
   }
 
  private:
-  const std::int64_t cp_reserve_;
+  std::atomic<std::int64_t> cp_reserve_;
   const std::int64_t deletion_reserve_;
   std::atomic<std::int64_t> available_;
 };

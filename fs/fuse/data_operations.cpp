@@ -14,8 +14,8 @@
 namespace tarnfs {
 namespace {
 
-// So that one call cannot occupy a thread for ever; the caller goes on after a short copy.
-constexpr std::size_t kCopyMaxBytes = std::size_t{128} << 20;
+// The reply has 32 bits for what was copied.
+constexpr std::size_t kCopyMaxBytes = 0xfffff000;
 
 // Of reads and writes: those above take longer, whether they wait or not.
 constexpr std::size_t kSmallMaxBytes = std::size_t{64} << 10;

@@ -79,6 +79,19 @@ class PageMap {
     return std::nullopt;
   }
 
+  // How many pages [first, end) has.
+  std::size_t count(std::uint64_t first, std::uint64_t end) const {
+    std::size_t count = 0;
+    for (auto chunk = chunks_.lower_bound(first / kChunk); chunk != chunks_.end(); ++chunk) {
+      if (chunk->first * kChunk >= end) break;
+      for (std::uint64_t i = 0; i < kChunk; ++i) {
+        const std::uint64_t index = chunk->first * kChunk + i;
+        count += index >= first && index < end && chunk->second[i] ? 1 : 0;
+      }
+    }
+    return count;
+  }
+
   // True when some page of [first, end), both multiples of 128, is there.
   bool any_chunk_in(std::uint64_t first, std::uint64_t end) const {
     const auto chunk = chunk_from(first / kChunk);

@@ -30,7 +30,7 @@ class SharedPages {
  public:
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  // What it takes in memory, in pages.
+  // Each takes about a page of memory.
   std::size_t chunk_count() const { return chunks_.size(); }
 
   // The pointer at `index`, or null.

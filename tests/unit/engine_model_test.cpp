@@ -24,7 +24,7 @@ class RandomRun {
   explicit RandomRun(std::uint64_t seed) : random_(seed) { model_["/"] = ""; }
 
   void step() {
-    switch (random_() % 12) {
+    switch (random_() % 14) {
       case 0:
       case 1:
         return make_file();
@@ -42,6 +42,9 @@ class RandomRun {
         return rename();
       case 9:
         return check_one();
+      case 10:
+      case 11:
+        return copy();
       default:
         return persist();
     }
@@ -147,6 +150,28 @@ class RandomRun {
     if (content.size() < offset + data.size()) content.resize(offset + data.size());
     content.replace(offset, data.size(), data);
     test_.volume->forget(inode, 1);
+  }
+  // Parts or the whole of one file into another, most of them in whole blocks.
+  void copy() {
+    const std::string from_path = pick(false);
+    const std::string to_path = pick(false);
+    if (from_path == to_path) return;
+    const InodeNumber from = find(from_path).value();
+    const InodeNumber to = find(to_path).value();
+    const std::string source = model_[from_path];
+    std::string& target = model_[to_path];
+    std::size_t offset = random_() % 20 * kBlockSize;
+    if (random_() % 3 == 0) offset = random_() % 2 == 0 ? 0 : random_() % 90000;
+    const std::size_t to_offset = random_() % 5 == 0 ? random_() % 90000 : offset;
+    const std::size_t length = random_() % 3 == 0 ? source.size() : 1 + random_() % 60000;
+    const std::string part = source.substr(std::min(offset, source.size()), length);
+    REQUIRE(test_.volume->copy_range(from, offset, to, to_offset, length).value() == part.size());
+    if (!part.empty()) {
+      if (target.size() < to_offset + part.size()) target.resize(to_offset + part.size());
+      target.replace(to_offset, part.size(), part);
+    }
+    test_.volume->forget(from, 1);
+    test_.volume->forget(to, 1);
   }
   void truncate() {
     const std::string path = pick(false);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -232,4 +233,75 @@ TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in
   for (const auto& [name, inode] : files) {
     CHECK(read_all(*mirror->view, name) == read_all(*primary.volume.volume, name));
   }
+}
+
+TEST_CASE("copies that share blocks reach a mirror that is there and one that was away") {
+  const std::uint64_t seed = std::random_device{}();
+  MESSAGE("seed " << seed);
+  std::mt19937_64 random(seed);
+  MemoryNetwork network;
+  DeviceStorage storage;
+  auto mirror = std::make_unique<Mirror>(storage, network);
+  Primary primary(network);
+  Volume& volume = *primary.volume.volume;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < 12; ++i) files.push_back(primary.volume.make(kRootDirectory, std::to_string(i)));
+  for (int round = 0; round < 40; ++round) {
+    for (int i = 0; i < 12; ++i) {
+      const InodeNumber file = files[random() % files.size()];
+      const InodeNumber other = files[random() % files.size()];
+      const std::uint64_t offset = random() % 40 * kBlockSize;
+      if (random() % 3 == 0) {
+        const std::string text(1 + random() % 60000, static_cast<char>('a' + random() % 26));
+        REQUIRE(primary.volume.write(file, offset, text).ok());
+      } else if (file != other) {
+        REQUIRE(volume.copy_range(other, offset, file, random() % 40 * kBlockSize, random() % 100000).ok());
+      }
+    }
+    AttributeChanges shorter;
+    shorter.size_bytes = random() % 100000;
+    REQUIRE(volume.change_attributes(files[random() % files.size()], shorter).ok());
+    if (random() % 2 == 0) REQUIRE(volume.consistency_point().ok());
+    if (random() % 4 == 0) {
+      mirror.reset();
+      if (random() % 2 == 0) REQUIRE(volume.consistency_point().ok());
+      mirror = std::make_unique<Mirror>(storage, network);
+      primary.sender->reconnect_now();
+    }
+    if (random() % 3 != 0) continue;
+    REQUIRE(primary.published());
+    REQUIRE(problems_of(*storage.image) == "");
+    for (int i = 0; i < 12; ++i)
+      REQUIRE(read_all(*mirror->view, std::to_string(i)) == read_all(volume, std::to_string(i)));
+  }
+  REQUIRE(primary.published());
+  CHECK(mirror->status().published == state_of(volume.newest_root()));
+  CHECK(problems_of(*storage.image) == "");
+}
+
+TEST_CASE("the first copy to a mirror has each shared block once") {
+  TestVolume test;
+  const InodeNumber source = test.make(kRootDirectory, "source");
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += std::string(kBlockSize, static_cast<char>(i % 100));
+  REQUIRE(test.write(source, 0, text).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  const Cp before{test.volume->newest_root().cp};
+  for (const std::string name : {"one", "two", "three"}) {
+    const InodeNumber copy = test.make(kRootDirectory, name);
+    REQUIRE(test.volume->copy_range(source, 0, copy, 0, text.size()).value() == text.size());
+  }
+  REQUIRE(test.volume->consistency_point().ok());
+  const RootBlock root = test.volume->newest_root();
+  std::map<std::uint64_t, int> visits;
+  const auto visit = [&](const BlockWrite& block) -> Status {
+    ++visits[block.address.value];
+    return {};
+  };
+  REQUIRE(test.volume->walk_changed(root, Cp{0}, visit).ok());
+  CHECK(visits.size() + test.volume->superblock().journal_blocks == root.used_blocks);
+  for (const auto& [address, count] : visits) REQUIRE(count == 1);
+  visits.clear();
+  REQUIRE(test.volume->walk_changed(root, before, visit).ok());
+  CHECK(visits.size() < 50);  // no data at all
 }
