@@ -30,6 +30,7 @@ endfunction()
 tarnfs_planted_crash_test(crash_planted_early_root_test TARNFS_PLANT_EARLY_ROOT common/format.cpp)
 tarnfs_planted_crash_test(crash_planted_missing_flush_test TARNFS_PLANT_MISSING_FLUSH fs/journal/journal_writer.cpp)
 tarnfs_planted_crash_test(crash_planted_journal_order_test TARNFS_PLANT_JOURNAL_ORDER fs/journal/name_log.cpp)
+tarnfs_planted_crash_test(crash_planted_unlogged_shares_test TARNFS_PLANT_UNLOGGED_SHARES fs/engine/engine_journal.cpp)
 
 tarnfs_unit_test(fault_test LINKS test/crash)
 # Sanitizers make them ten times slower.

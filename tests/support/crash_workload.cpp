@@ -22,6 +22,7 @@ std::string name_of(Kind kind) {
       {Kind::kTruncate, "truncate"},
       {Kind::kPunchHole, "punch hole"},
       {Kind::kExtend, "fallocate"},
+      {Kind::kCopyRange, "copy range"},
       {Kind::kRename, "rename"},
       {Kind::kRenameLeaving, "rename with whiteout"},
       {Kind::kExchange, "exchange"},
@@ -65,6 +66,9 @@ void add_data_operations(std::vector<SmallOperation>& set) {
   set.push_back(on("A/f", {{Kind::kPunchHole, "A/f", "", 2000, 5000}}));
   set.push_back(on("B/g", {{Kind::kExtend, "B/g", "", 0, 6000}}));
   set.push_back(on("B/g", {{Kind::kWrite, "B/g", "", 0, kBigWriteBytes}}));
+  set.push_back(on("B/g", {{Kind::kCopyRange, "A/f", "B/g", 0, 3 * kBlockSize}}));
+  set.push_back(on("A/n", {{Kind::kCreate, "A/n"}, {Kind::kCopyRange, "A/f", "A/n", kBlockSize, 2 * kBlockSize}}));
+  set.push_back(on("A/f", {{Kind::kCopyRange, "A/f", "B/g", 0, 3 * kBlockSize}, {Kind::kWrite, "A/f", "", 0, 9000}}));
 }
 
 void add_name_operations(std::vector<SmallOperation>& set) {
@@ -91,6 +95,12 @@ void add_name_operations(std::vector<SmallOperation>& set) {
   // Unlinked while it is open, and written to after that.
   set.push_back(on("#h", {{Kind::kOpen, "A/f", "#h"}, {Kind::kUnlink, "A/f"}, {Kind::kWrite, "#h", "", 0, 5000}}));
   set.push_back(on("B/t", {{Kind::kMakeUnnamed, "#t"}, {Kind::kWrite, "#t", "", 0, 6000}, {Kind::kLink, "#t", "B/t"}}));
+  // A copy whose source goes, and one that replaces its source.
+  set.push_back(on("B/g", {{Kind::kCopyRange, "A/f", "B/g", 0, 3 * kBlockSize}, {Kind::kUnlink, "A/f"}}));
+  set.push_back(on("A/f", {{Kind::kCreate, "A/n"},
+                           {Kind::kCopyRange, "A/f", "A/n", 0, 3 * kBlockSize},
+                           {Kind::kWrite, "A/n", "", 5000, 100},
+                           {Kind::kRename, "A/n", "A/f"}}));
   // How a file is replaced as a whole, with and without an fsync before the rename.
   set.push_back(on("A/f", {{Kind::kCreate, "A/n"}, {Kind::kWrite, "A/n", "", 0, 6000}, {Kind::kRename, "A/n", "A/f"}}));
   set.push_back(on("A/f", {{Kind::kCreate, "A/n"},
@@ -189,7 +199,7 @@ Operation random_data_operation(std::mt19937_64& random) {
   const std::string path = random_target(random);
   const std::uint64_t offset = random() % 2 == 0 ? random() % 4 * kBlockSize : random() % 20000;
   const std::uint64_t length = random() % 2 == 0 ? (1 + random() % 3) * kBlockSize : 1 + random() % 9000;
-  switch (random() % 10) {
+  switch (random() % 12) {
     case 0:
       return {Kind::kTruncate, path, "", 0, random() % 3 == 0 ? 0 : random() % 30000};
     case 1:
@@ -202,6 +212,9 @@ Operation random_data_operation(std::mt19937_64& random) {
     case 5:
       if (random() % 8 == 0) return {Kind::kWrite, path, "", offset, kBigWriteBytes};
       return {Kind::kWrite, path, "", offset + 40000, length};
+    case 6:
+    case 7:
+      return {Kind::kCopyRange, random_target(random), path, offset, length};
     default:
       return {Kind::kWrite, path, "", offset, length};
   }

@@ -34,6 +34,7 @@ enum class OperationKind {
   kTruncate,         // path, length
   kPunchHole,        // path, offset, length
   kExtend,           // path, length: fallocate
+  kCopyRange,        // path, other: a file, offset of both, length
   kRename,           // path, other
   kRenameLeaving,    // path, other: a whiteout is made as path
   kExchange,         // path, other
@@ -114,6 +115,7 @@ class WorkloadRunner {
   Status write(std::uint64_t inode, std::uint64_t offset, std::uint64_t length);
   Status resize(std::uint64_t inode, std::uint64_t size);
   Status fallocate(const Operation& operation, std::uint64_t inode);
+  Status copy_range(const Operation& operation, std::uint64_t from, std::uint64_t to);
   Status change_metadata(const Operation& operation, std::uint64_t inode);
   Outcome persist(const Operation& operation);
 

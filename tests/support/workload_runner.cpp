@@ -71,6 +71,8 @@ bool WorkloadRunner::makes_sense(const Operation& operation) const {
     case OperationKind::kPunchHole:
     case OperationKind::kExtend:
       return is_file(operation.path);
+    case OperationKind::kCopyRange:
+      return is_file(operation.path) && is_file(operation.other) && inode != inode_of(operation.other);
     case OperationKind::kRename:
     case OperationKind::kRenameLeaving:
     case OperationKind::kExchange:
@@ -193,6 +195,8 @@ Status WorkloadRunner::apply_to_inode(const Operation& operation) {
     case OperationKind::kPunchHole:
     case OperationKind::kExtend:
       return fallocate(operation, inode);
+    case OperationKind::kCopyRange:
+      return copy_range(operation, inode, *inode_of(operation.other));
     default:
       return change_metadata(operation, inode);
   }
@@ -321,6 +325,21 @@ Status WorkloadRunner::fallocate(const Operation& operation, std::uint64_t inode
     content.resize(std::max(content.size(), end));
   }
   model_.set_content(inode, std::move(content));
+  return {};
+}
+
+Status WorkloadRunner::copy_range(const Operation& operation, std::uint64_t from, std::uint64_t to) {
+  const std::string& source = model_.content(from);
+  const std::size_t offset = operation.offset;
+  const std::string part = source.substr(std::min(source.size(), offset), operation.length);
+  TARNFS_ASSIGN(const std::uint64_t copied,
+                volume_.copy_range(InodeNumber{from}, offset, InodeNumber{to}, offset, operation.length));
+  if (copied != part.size()) return Error(ErrorCode::kCorrupt, "another number of bytes was copied");
+  if (part.empty()) return {};
+  std::string content = model_.content(to);
+  content.resize(std::max(content.size(), offset + part.size()));
+  content.replace(offset, part.size(), part);
+  model_.set_content(to, std::move(content));
   return {};
 }
 
