@@ -31,9 +31,9 @@ enum class IoUring { kAuto, kOn, kOff };
 
 struct FuseMountOptions {
   std::string mountpoint;
-  std::string source;       // shown as the device: the path of the image
-  bool read_only = false;   // as the kernel sees it
-  bool revalidate = false;  // the file system changes by itself (a mirror): the kernel asks again on every call
+  std::string source;         // shown as the device: the path of the image
+  bool read_only = false;     // as the kernel sees it
+  bool revalidate = false;    // the file system changes by itself (a mirror): the kernel asks again on every call
   bool checks_opens = false;  // the kernel asks for each open, and what is immutable or append-only is protected
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
   IoUring io_uring = IoUring::kAuto;        // kAuto: where this libfuse and this kernel have it

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """chattr +i and +a on a real mount: what is immutable or append-only stays as it is, whoever asks.
 
-Names and attributes are protected at once. Opens are from the next mount on, because the kernel was told that it need not
-ask; with chattr=strict at once.
+Names and attributes are protected at once. Opens are from the next mount on, because the kernel was told that it need
+not ask; with chattr=strict at once.
 """
 
 import errno
@@ -86,9 +86,10 @@ class Protection(TarnTest):
         inside.write_text("the file itself is not protected")
 
     def assert_opens_are_protected(self):
-        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_TRUNC):
+        appending, truncating = os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_TRUNC
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, appending, truncating):
             self.assert_errno(errno.EPERM, os.open, self.fixed, flags)
-        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_APPEND | os.O_TRUNC):
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, appending | os.O_TRUNC):
             self.assert_errno(errno.EPERM, os.open, self.log, flags)
         before = self.log.read_text()
         with open(self.log, "a+") as log:
