@@ -139,8 +139,10 @@ class Daemon:
     def kill(self):
         """kill -9 and the removal of the dead mount."""
         self.process.kill()
-        self.process.wait()
-        detach(self.mountpoint)
+        try:
+            self.wait(expect=None)
+        finally:
+            detach(self.mountpoint)
 
 
 class TarnTest(unittest.TestCase):
@@ -156,8 +158,8 @@ class TarnTest(unittest.TestCase):
         for daemon in self.daemons:
             if daemon.process.poll() is None:
                 daemon.process.kill()
-                daemon.process.wait()
             detach(daemon.mountpoint)
+            daemon.process.wait()
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if line.split()[4].startswith(f"{self.directory}/"):
                 detach(Path(line.split()[4]))
