@@ -148,7 +148,20 @@ void reply_value(fuse_req_t request, const std::string& value, std::size_t size)
   }
 }
 
+// The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
+Status check_namespace(std::string_view name) {
+  if (name == "system.posix_acl_access" || name == "system.posix_acl_default") return {};
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status() : Error(ErrorCode::kInvalid);
+  }
+  return Error(ErrorCode::kUnsupported);
+}
+
 void answer_getxattr(fuse_req_t request, fuse_ino_t inode, const char* name, std::size_t size) {
+  if (const Status known = check_namespace(name); !known.ok()) {
+    reply_error(request, known.error());
+    return;
+  }
   const auto value = file_system_of(request).xattr(inode_of(inode), name);
   if (!value.ok()) {
     reply_error(request, value.error());
@@ -166,15 +179,6 @@ void answer_listxattr(fuse_req_t request, fuse_ino_t inode, std::size_t size) {
   std::string list;
   for (const std::string& name : *names) list.append(name).push_back('\0');
   reply_value(request, list, size);
-}
-
-// The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
-Status check_namespace(std::string_view name) {
-  if (name == "system.posix_acl_access" || name == "system.posix_acl_default") return {};
-  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
-    if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status() : Error(ErrorCode::kInvalid);
-  }
-  return Error(ErrorCode::kUnsupported);
 }
 
 void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, std::size_t size,
@@ -201,7 +205,8 @@ void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, con
 }
 
 void answer_removexattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
-  reply_status(request, file_system_of(request).remove_xattr(inode_of(inode), name));
+  const Status known = check_namespace(name);
+  reply_status(request, known.ok() ? file_system_of(request).remove_xattr(inode_of(inode), name) : known);
 }
 
 }  // namespace

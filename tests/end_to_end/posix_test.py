@@ -180,6 +180,58 @@ class Posix(TarnTest):
         self.assert_errno(errno.ENODATA, os.removexattr, path, "user.small")
         self.assertEqual(os.listxattr(path), [])
 
+    def test_the_largest_attributes_of_every_namespace(self):
+        path = self.root / "file"
+        path.touch()
+        values = {f"{space}.large": os.urandom(1 << 16) for space in ("user", "trusted", "security")}
+        for name, value in values.items():
+            os.setxattr(path, name, value)
+            self.assert_errno(errno.E2BIG, os.setxattr, path, name, value + b"x")
+        os.setxattr(self.root, "trusted.large", values["trusted.large"])
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        self.primary.kill()
+        self.primary = self.mount(self.image, options="dev,suid,allow_other")
+        for name, value in values.items():
+            self.assertEqual(os.getxattr(path, name), value)
+            buffer = ctypes.create_string_buffer(len(value) - 1)
+            self.assertEqual(LIBC.getxattr(os.fsencode(path), name.encode(), buffer, len(buffer)), -1)
+            self.assertEqual(ctypes.get_errno(), errno.ERANGE)
+            self.assertEqual(LIBC.getxattr(os.fsencode(path), name.encode(), None, 0), len(value))
+        self.assert_errno(errno.ERANGE, os.setxattr, path, "user." + "n" * 251, b"")
+        for name in ("system.other", "other.name", "none"):
+            self.assert_errno(errno.EOPNOTSUPP, os.setxattr, path, name, b"")
+            self.assert_errno(errno.EOPNOTSUPP, os.getxattr, path, name)
+            self.assert_errno(errno.EOPNOTSUPP, os.removexattr, path, name)
+        self.assert_errno(errno.EINVAL, os.setxattr, path, "user.", b"")
+        self.assert_errno(errno.EPERM, self.set_attribute_of_link)
+        self.remount()
+        self.assertEqual({name: os.getxattr(path, name) for name in os.listxattr(path)}, values)
+
+    def set_attribute_of_link(self):
+        os.symlink("file", self.root / "link")
+        os.setxattr(self.root / "link", "user.name", b"", follow_symlinks=False)
+
+    def test_as_many_attributes_as_there_can_be(self):
+        """A list is at most 64 KiB, and what would not fit into it is refused with all the others still there."""
+        path = self.root / "file"
+        path.touch()
+        names = []
+        with self.assertRaises(OSError) as caught:
+            for number in range(1000):
+                name = f"user.{number:0250}"
+                os.setxattr(path, name, str(number).encode())
+                names.append(name)
+        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        self.assertEqual(len(names), 256, "of 256 bytes each in a list of 64 KiB")
+        self.assertEqual(sorted(os.listxattr(path)), names)
+        os.removexattr(path, names.pop())
+        os.setxattr(path, "user.short", b"")
+        self.remount()
+        self.assertEqual(sorted(os.listxattr(path)), sorted([*names, "user.short"]))
+        for number, name in enumerate(names):
+            self.assertEqual(os.getxattr(path, name), str(number).encode())
+
     def test_access_control_lists(self):
         directory = self.root / "shared"
         directory.mkdir(mode=0o750)
@@ -302,6 +354,22 @@ class Posix(TarnTest):
         os.chmod(path, 0o6751)
         os.chown(path, -1, -1)
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o751, "chown of nothing drops them too")
+
+    def test_times_far_from_now(self):
+        """Before 1970, in 1901, and after 2038, 2106, 2446 and 9999, of every kind of inode."""
+        (self.root / "file").write_bytes(b"x")
+        (self.root / "directory").mkdir()
+        os.symlink("nowhere", self.root / "link")
+        os.mkfifo(self.root / "fifo")
+        seconds = [-1, -(1 << 31) - 1, 1 << 31, 1 << 32, 15_032_385_536, 253_402_300_800]
+        for second in seconds:
+            expected = (second * 10**9 + 999_999_999, second * 10**9 + 1)
+            for name in ("file", "directory", "link", "fifo"):
+                os.utime(self.root / name, ns=expected, follow_symlinks=False)
+            self.remount()
+            for name in ("file", "directory", "link", "fifo"):
+                info = (self.root / name).lstat()
+                self.assertEqual((info.st_atime_ns, info.st_mtime_ns), expected, f"{name}, {second}")
 
     def test_a_write_by_another_drops_suid(self):
         path = self.root / "program"
