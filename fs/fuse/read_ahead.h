@@ -11,7 +11,7 @@
 
 namespace tarnfs {
 
-// For root, once somebody serves the mount: sends one request to it.
-void set_read_ahead(const std::string& mountpoint, unsigned bytes);
+// For root, once somebody serves the mount: sends one request to it, unless INIT is known to be answered.
+void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool init_is_answered);
 
 }  // namespace tarnfs

@@ -308,7 +308,7 @@ Status FuseSession::start() {
     }
     over_io_uring = over_io_uring_;
   }
-  set_read_ahead(options_.mountpoint, kTransferMaxBytes);
+  set_read_ahead(options_.mountpoint, kTransferMaxBytes, tells_ready_);
   if (over_io_uring || !ring_wanted_) return {};
   const std::string message_start = "mount on " + options_.mountpoint + ": io_uring could not be set up";
   if (options_.io_uring == IoUring::kOn) return Error(ErrorCode::kUnsupported, message_start);

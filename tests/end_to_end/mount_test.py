@@ -66,6 +66,17 @@ class Background(TarnTest):
         primary.unmount()
 
 
+    def test_a_daemon_that_is_killed_while_it_mounts(self):
+        """It asks its own mount for something, and once nothing could end it while it waited for itself."""
+        image = self.make_volume(size="64M")
+        for _ in range(20):
+            daemon = self.mount(image)
+            started = time.monotonic()
+            poll(lambda end=started + self.random.uniform(0, 0.03): time.monotonic() > end, "a moment of its start")
+            daemon.kill()
+        self.assert_clean(image)
+
+
 class Helpers(TarnTest):
     """mount(8) and umount(8), with their helpers in a /sbin of this test's own mount namespace."""
 
