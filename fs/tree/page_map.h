@@ -82,11 +82,10 @@ class PageMap {
   // How many pages [first, end) has.
   std::size_t count(std::uint64_t first, std::uint64_t end) const {
     std::size_t count = 0;
-    for (auto chunk = chunks_.lower_bound(first / kChunk); chunk != chunks_.end(); ++chunk) {
-      if (chunk->first * kChunk >= end) break;
+    for (auto chunk = chunk_from(first / kChunk); chunk != chunks_.end() && chunk->number * kChunk < end; ++chunk) {
       for (std::uint64_t i = 0; i < kChunk; ++i) {
-        const std::uint64_t index = chunk->first * kChunk + i;
-        count += index >= first && index < end && chunk->second[i] ? 1 : 0;
+        const std::uint64_t index = chunk->number * kChunk + i;
+        count += index >= first && index < end && (*chunk->pages)[i] ? 1 : 0;
       }
     }
     return count;
