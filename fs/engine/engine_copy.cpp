@@ -206,21 +206,21 @@ Status Engine::write_much_of_source(const CopyRange& range) {
     if (inode->frozen != nullptr) unwritten += inode->frozen->delta.pages.count(first, end);
     return {};
   });
-  TARNFS_TRY(counted);
+  if (!counted.ok()) return counted.error();
   if (unwritten <= kUnwrittenPagesMax) return {};
   if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
   return request_cp(false);
 }
 
 Result<std::uint64_t> Engine::copy_by_reference(const CopyRange& range) {
+  std::uint64_t length_bytes = range.length_bytes;
   std::uint64_t copied = 0;
   std::uint64_t data_blocks = kDataBlocksExpected;
-  while (copied < range.length_bytes) {
+  while (copied < length_bytes) {
     // Parts end between two nodes of the target.
     const std::uint64_t first = page_of_byte(range.to_bytes + copied);
     const std::uint64_t end = (first + kPagesAtOnceMax) & ~(kPointersPerNode - 1);
-    const std::uint64_t part_bytes =
-        std::min(range.length_bytes - copied, end * kBlockSize - (range.to_bytes + copied));
+    const std::uint64_t part_bytes = std::min(length_bytes - copied, end * kBlockSize - (range.to_bytes + copied));
     const CopyRange part = range.part(copied, part_bytes);
     const std::uint64_t node_blocks = blocks_for_pages(first, end - first) - (end - first) + blocks_for_cut();
     const auto step = run(Intent::kWrite, node_blocks + data_blocks + blocks_for_inode(),
@@ -234,9 +234,10 @@ Result<std::uint64_t> Engine::copy_by_reference(const CopyRange& range) {
       continue;
     }
     if (step->copied_bytes == 0) {  // the source has become shorter
-      TARNFS_ASSIGN(const CopyRange rest, bound_copy(range.part(copied, range.length_bytes - copied)));
-      if (rest.length_bytes == 0) break;
-      return copied > 0 ? copied : copy_by_reference(rest);
+      const auto rest = bound_copy(range.part(copied, length_bytes - copied));
+      if (!rest.ok() && copied == 0) return rest.error();
+      length_bytes = copied + (rest.ok() ? rest->length_bytes : 0);
+      continue;
     }
     copied += step->copied_bytes;
     data_blocks = kDataBlocksExpected;
@@ -354,6 +355,7 @@ Status Engine::claim_shares(Operation& op, CopyPlan& plan) {
   }
   std::vector<BlockPointer> unclaimed;
   const std::vector<std::size_t> left_out = shares_->claim(op.generation, plan.pointers, durable);
+  unclaimed.reserve(left_out.size());
   for (const std::size_t position : left_out) unclaimed.push_back(std::exchange(plan.pointers[position], {}));
   for (std::size_t i = 0; i < left_out.size(); ++i) {
     auto page = op.get(unclaimed[i]);

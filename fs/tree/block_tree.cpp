@@ -400,7 +400,7 @@ Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, con
     const bool has_block = next_placed != placed.end() && next_placed->first == index;
     return rewriter.put(index, page, has_block ? &(next_placed++)->second : nullptr);
   });
-  TARNFS_TRY(put);
+  if (!put.ok()) return put.error();
   TARNFS_ASSERT(next_placed == placed.end());
   TARNFS_TRY(share_before(kEndOfFile));
   return rewriter.finish(height_min);

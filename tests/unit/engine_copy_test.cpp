@@ -315,9 +315,11 @@ TEST_CASE("the source is changed, cut, deleted or copied on while a consistency 
   TestVolume& test = paused.test;
   const std::string text = text_of(300);
   std::vector<InodeNumber> sources;
+  sources.reserve(4);
   for (int i = 0; i < 4; ++i) sources.push_back(make_file(test, "s" + std::to_string(i), text));
   REQUIRE(test.volume->consistency_point().ok());
   std::vector<InodeNumber> copies;
+  copies.reserve(4);
   for (int i = 0; i < 4; ++i) copies.push_back(test.make(kRootDirectory, "c" + std::to_string(i)));
   const InodeNumber second = test.make(kRootDirectory, "second");
   const InodeNumber third = test.make(kRootDirectory, "third");
@@ -585,6 +587,7 @@ TEST_CASE("copies beside changes and consistency points of other threads") {
   const std::string text = text_of(64);
   const InodeNumber source = make_file(test, "source", text);
   std::vector<InodeNumber> files;
+  files.reserve(3);
   for (int i = 0; i < 3; ++i) files.push_back(make_file(test, "f" + std::to_string(i), text));
   std::vector<std::thread> threads;
   std::atomic<int> failures{0};

@@ -245,6 +245,7 @@ TEST_CASE("copies that share blocks reach a mirror that is there and one that wa
   Primary primary(network);
   Volume& volume = *primary.volume.volume;
   std::vector<InodeNumber> files;
+  files.reserve(12);
   for (int i = 0; i < 12; ++i) files.push_back(primary.volume.make(kRootDirectory, std::to_string(i)));
   for (int round = 0; round < 40; ++round) {
     for (int i = 0; i < 12; ++i) {
