@@ -36,8 +36,9 @@ class BlockDevice {
   virtual Status write(Address first, std::span<const PageRef> pages) = 0;
   // Makes all that was written before durable.
   virtual Status flush() = 0;
-  // Gives the storage below these blocks back (a hole); a hint, reads of them are undefined until written.
-  virtual Status discard(Address /*first*/, std::uint64_t /*count_blocks*/) { return {}; }
+  // Gives the storage below these blocks back. What they hold is undefined until they are written again, after a crash,
+  // too. kUnsupported where storage cannot be given back.
+  virtual Status discard(Address /*first*/, std::uint64_t /*count_blocks*/) { return Error(ErrorCode::kUnsupported); }
 };
 
 }  // namespace tarnfs

@@ -38,6 +38,12 @@ Status lock_whole(int descriptor, const std::string& path, bool exclusive) {
   return errno_error("lock", path, errno);
 }
 
+Result<bool> is_block_device_of(int descriptor, const std::string& path) {
+  struct stat st {};
+  if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
+  return S_ISBLK(st.st_mode);
+}
+
 Result<std::uint64_t> size_blocks_of(int descriptor, const std::string& path) {
   struct stat st {};
   if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
@@ -68,6 +74,7 @@ Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::open(const std::string
   if (descriptor < 0) return errno_error("open image", path, errno);
   std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, 0));
   TARNFS_ASSIGN(const std::uint64_t size_blocks, size_blocks_of(descriptor, path));
+  TARNFS_ASSIGN(device->is_block_device_, is_block_device_of(descriptor, path));
   TARNFS_TRY(lock_whole(descriptor, path, mode == DeviceMode::kReadWrite));
   device->may_write_ = may_write;
   device->size_blocks_ = size_blocks;
@@ -86,6 +93,7 @@ Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::stri
   TARNFS_TRY(lock_whole(descriptor, path, true));
   struct stat st {};
   if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
+  device->is_block_device_ = S_ISBLK(st.st_mode);
   if (S_ISREG(st.st_mode)) {
     if (::ftruncate(descriptor, static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
       return errno_error("set the size of", path, errno);
@@ -158,12 +166,22 @@ Status FileBlockDevice::flush() {
   return errno_error("flush", path_, errno);
 }
 
+// A hole punched into a block device would be written as zeros where the device cannot discard.
 Status FileBlockDevice::discard(Address first, std::uint64_t count_blocks) {
-  const int rc =
-      ::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first.value * kBlockSize),
-                  static_cast<off_t>(count_blocks * kBlockSize));
-  if (rc != 0 && errno != EOPNOTSUPP) return errno_error("discard in", path_, errno);
-  return {};
+  if (first.value > size_blocks_ || count_blocks > size_blocks_ - first.value) {
+    return Error(ErrorCode::kIo, "discard in " + path_ + " beyond its end at block " + std::to_string(first.value));
+  }
+  std::array<std::uint64_t, 2> range = {first.value * kBlockSize, count_blocks * kBlockSize};
+  const int rc = is_block_device_ ? ::ioctl(descriptor_, BLKDISCARD, range.data())
+                                  : ::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                                static_cast<off_t>(range[0]), static_cast<off_t>(range[1]));
+  if (rc == 0) return {};
+  if (errno == EOPNOTSUPP || errno == ENOTTY) {
+    return Error(ErrorCode::kUnsupported,
+                 path_ + " cannot give storage back: " +
+                     (is_block_device_ ? "the device does not discard" : "the file system below punches no holes"));
+  }
+  return errno_error("discard in", path_, errno);
 }
 
 }  // namespace tarnfs

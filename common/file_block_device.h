@@ -52,8 +52,10 @@ class FileBlockDevice final : public BlockDevice {
 
   const std::string path_;
   const int descriptor_;
-  bool may_write_ = true;      // set before the device is handed out, then constant
-  std::uint64_t size_blocks_;  // set before the device is handed out, then constant
+  // Set before the device is handed out, then constant.
+  bool may_write_ = true;
+  std::uint64_t size_blocks_;
+  bool is_block_device_ = false;
   Mutex flush_mutex_;
   bool flush_failed_ TARNFS_GUARDED_BY(flush_mutex_) = false;
 };

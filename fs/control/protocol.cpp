@@ -76,4 +76,11 @@ Result<std::string> decode_response(std::string_view line) {
   return Error(code_named(text_at(*error, "code")), text_at(*error, "message"));
 }
 
+Result<std::uint64_t> number_in(std::string_view result, const std::string& name) {
+  const Json json = Json::parse(result, nullptr, false);
+  const auto found = json.is_object() ? json.find(name) : json.end();
+  if (found != json.end() && found->is_number_unsigned()) return found->get<std::uint64_t>();
+  return Error(ErrorCode::kInvalid, "the daemon's answer has no " + name + "; use programs of one release");
+}
+
 }  // namespace tarnfs

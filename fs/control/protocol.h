@@ -8,6 +8,7 @@
 // Errors: kInvalid for a line that is none of these; the other side may be anybody.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -34,5 +35,8 @@ Result<ControlRequest> decode_request(std::string_view line);
 std::string encode_response(const Result<std::string>& result);
 // The JSON text of the result, or the error that the server sent.
 Result<std::string> decode_response(std::string_view line);
+
+// A member of a result that is a number. kInvalid when there is none.
+Result<std::uint64_t> number_in(std::string_view result, const std::string& name);
 
 }  // namespace tarnfs

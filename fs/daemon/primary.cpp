@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include "fs/control/background.h"
 #include "fs/control/client.h"
 #include "fs/control/status_report.h"
+#include "fs/control/text.h"
 #include "fs/daemon/image_lock.h"
 #include "fs/daemon/umount_registration.h"
 #include "mirror/channel/zmq_channel.h"
@@ -26,6 +28,8 @@ constexpr std::chrono::seconds kImagePatience{10};
 constexpr std::chrono::seconds kDetachedMax{20};
 // The request itself has no end: it waits for a mirror.
 constexpr std::chrono::hours kMirrorWaitMax{24 * 365};
+// What is trimmed before it is asked whether the daemon is to end.
+constexpr std::uint64_t kTrimStepBytes = 1ULL << 30;
 
 PeerReport report_of(const SenderStatus& status) {
   PeerReport peer;
@@ -45,6 +49,15 @@ PeerReport report_of(const SenderStatus& status) {
     peer.copy = CopyProgress{status.bytes_done, status.bytes_total, status.eta_seconds};
   }
   return peer;
+}
+
+// An argument that is a number of bytes; `otherwise` when it is missing.
+Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string& name, std::uint64_t otherwise) {
+  const auto found = request.arguments.find(name);
+  if (found == request.arguments.end()) return otherwise;
+  auto bytes = parse_size(found->second);
+  if (!bytes.ok()) return Error(ErrorCode::kInvalid, name + ": " + bytes.error().message());
+  return bytes;
 }
 
 bool is_connected(const Sender& sender) {
@@ -106,6 +119,7 @@ Status Primary::start_control() {
   commands["cp"] = {.run = [this](const ControlRequest& request) { return answer_cp(request); }, .waits = true};
   commands["remount"] = {.run = [this](const ControlRequest& request) { return answer_remount(request); },
                          .waits = true};
+  commands["trim"] = {.run = [this](const ControlRequest& request) { return answer_trim(request); }, .waits = true};
   const std::string uuid = volume_of(volume_->superblock()).to_string();
   const std::string usual = control_path_of(default_control_directory(), uuid, "primary");
   const std::string path = options_.control_path.empty() ? usual : options_.control_path;
@@ -269,6 +283,23 @@ Status Primary::make_writable() {
   read_only_ = false;
   log_info(image_ + " is read-write now");
   return {};
+}
+
+// A part of the volume, so that others are served between two requests of a client that trims all of it.
+Result<std::string> Primary::answer_trim(const ControlRequest& request) {
+  if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
+  TARNFS_ASSIGN(const std::uint64_t offset_bytes, bytes_in(request, "offset", 0));
+  TARNFS_ASSIGN(const std::uint64_t asked_bytes, bytes_in(request, "length", ~std::uint64_t{0}));
+  const std::uint64_t size_bytes = volume_->newest_root().size_blocks * kBlockSize;
+  const std::uint64_t length_bytes = std::min(asked_bytes, size_bytes - std::min(size_bytes, offset_bytes));
+  std::uint64_t trimmed_bytes = 0;
+  for (std::uint64_t done = 0; done < length_bytes; done += kTrimStepBytes) {
+    if (closing_) return Error(ErrorCode::kCanceled, image_ + " is being unmounted");
+    const std::uint64_t step_bytes = std::min(kTrimStepBytes, length_bytes - done);
+    TARNFS_ASSIGN(const std::uint64_t bytes, volume_->trim({offset_bytes + done, step_bytes, 0}));
+    trimmed_bytes += bytes;
+  }
+  return fmt::format("{{\"trimmed_bytes\":{}}}", trimmed_bytes);
 }
 
 Status Primary::wait_for_mirrors(Cp cp) {

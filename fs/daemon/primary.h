@@ -52,6 +52,7 @@ class Primary {
   Result<std::string> answer_remount(const ControlRequest& request);
   Status make_writable();
   Status wait_for_mirrors(Cp cp);
+  Result<std::string> answer_trim(const ControlRequest& request);
 
   const std::string image_;
   const std::string mountpoint_;

@@ -40,6 +40,7 @@
 #include "fs/engine/operation.h"
 #include "fs/engine/pin_table.h"
 #include "fs/engine/space_ledger.h"
+#include "fs/engine/space_loan.h"
 #include "fs/engine/volume.h"
 #include "fs/engine/waiting.h"
 #include "fs/engine/xattr_set.h"
@@ -97,6 +98,7 @@ class Engine final : public Volume {
   bool read_only() const override { return !takes_changes() || stopped_; }
   Status fsync(InodeNumber inode, bool data_only) override;
   Result<Cp> consistency_point() override;
+  Result<std::uint64_t> trim(const TrimRange& range) override;
   Status shut_down() override;
 
   // ReplicationSource.
@@ -353,6 +355,10 @@ class Engine final : public Volume {
   void release_superseded(std::uint64_t generation);
   Status wait_until_published(std::uint64_t generation) TARNFS_EXCLUDES(cp_mutex_);
 
+  // Trimming (engine_trim.cpp).
+  Result<std::uint64_t> trim_run(std::uint64_t first, std::uint64_t end);
+  Result<FreeMap::FreeRun> trim_chunk(std::uint64_t from, std::uint64_t end);
+
   Status replay(const JournalBatchContent& batch, Cp newest);
   Status replay_names(const JournalRecord& record);
   Status replay_make(Operation& op, const JournalMake& make);
@@ -418,8 +424,9 @@ class Engine final : public Volume {
   bool orphans_changed_ TARNFS_GUARDED_BY(orphans_mutex_) = false;
   std::vector<InodeNumber> shrinking_ TARNFS_GUARDED_BY(orphans_mutex_);
 
-  // These four not on a mirror. Made before the threads.
+  // These five not on a mirror. Made before the threads.
   std::unique_ptr<SpaceLedger> ledger_;
+  SpaceLoan trim_loan_;
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
   std::unique_ptr<ShareMap> shares_;
@@ -456,6 +463,7 @@ template <class Body>
 auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> decltype(body(std::declval<Operation&>())) {
   Attempt attempt;
   WaitNote wait(cp_wait_);
+  std::optional<SpaceLoan::Recall> recall;
   for (unsigned space_attempt = 0;;) {
     if (shut_down_) return Error(ErrorCode::kIo);
     if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
@@ -465,6 +473,10 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
       if (ledger_ != nullptr) ledger_->take(blocks_max);
     } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
       if (waits(intent) && NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
+      if (waits(intent) && !recall) {
+        recall.emplace(trim_loan_);  // what a trim has at this moment may be all that is missing
+        continue;
+      }
       if (waits(intent) && make_space(space_attempt++, wait)) continue;
       return Error(shut_down_ ? ErrorCode::kIo : ErrorCode::kNoSpace);
     }

@@ -106,6 +106,14 @@ struct FileSystemUsage {
   std::uint64_t inode_count = 0;
 };
 
+// What of a volume is to be trimmed: runs of free blocks within `length_bytes` from `start_bytes` of the image on, as
+// long as they are at least `run_min_bytes` there.
+struct TrimRange {
+  std::uint64_t start_bytes = 0;
+  std::uint64_t length_bytes = ~std::uint64_t{0};  // as far as the volume goes
+  std::uint64_t run_min_bytes = 0;
+};
+
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -163,6 +171,10 @@ class FileSystem {
   virtual Status fsync(InodeNumber inode, bool data_only) = 0;
   // Takes a consistency point of everything done before the call and waits until it is durable here.
   virtual Result<Cp> consistency_point() = 0;
+  // Gives the storage of blocks that nothing uses or keeps back to the device below; returns how many bytes. Other
+  // operations go on meanwhile. What is kept in reserve on a full volume is left out. kUnsupported when the device
+  // cannot, kInvalid when the range begins behind the end or is shorter than a block.
+  virtual Result<std::uint64_t> trim(const TrimRange& range) = 0;
   // Stops as a power cut would: what fsync promised stays, what was not durable is lost with the next open. When it
   // returns nothing is written any more, and every later call but usage() and forget() answers kIo.
   virtual Status shut_down() = 0;

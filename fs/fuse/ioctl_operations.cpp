@@ -1,7 +1,8 @@
 // chattr(1) and lsattr(1): the kernel checks who may and sends FS_IOC_* requests with fixed sizes.
 //
 // FS_IOC_SHUTDOWN comes from any file or directory that can be opened, and the kernel checks nothing. It is declared as
-// one that reads, so its flags stay with the caller: all of them mean the same here.
+// one that reads, so its flags stay with the caller: all of them mean the same here. FITRIM, fstrim(8), is not checked
+// by the kernel either.
 #include <linux/fs.h>
 #include <sys/stat.h>
 
@@ -124,6 +125,22 @@ void shut_down(fuse_req_t request) {
   finish_set(request, file_system_of(request).shut_down());
 }
 
+void trim(fuse_req_t request, const void* in) {
+  if (!asks_as_root(request)) {
+    finish_set(request, Error(ErrorCode::kNotPermitted));
+    return;
+  }
+  fstrim_range range{};
+  std::memcpy(&range, in, sizeof range);
+  const auto trimmed_bytes = file_system_of(request).trim({range.start, range.len, range.minlen});
+  if (!trimmed_bytes.ok()) {
+    reply_error(request, trimmed_bytes.error());
+    return;
+  }
+  range.len = *trimmed_bytes;
+  fuse_reply_ioctl(request, 0, &range, sizeof range);
+}
+
 }  // namespace
 
 void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* /*argument*/, fuse_file_info* /*file*/,
@@ -144,6 +161,8 @@ void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* 
     finish_set(request, set_flags(front_end_of(request), inode_of(inode), wanted));
   } else if (command == FS_IOC_FSSETXATTR && in_bytes >= sizeof(fsxattr)) {
     set_fsxattr(request, inode_of(inode), in);
+  } else if (command == FITRIM && in_bytes >= sizeof(fstrim_range) && out_bytes >= sizeof(fstrim_range)) {
+    trim(request, in);
   } else {
     fuse_reply_err(request, ENOTTY);
   }

@@ -1,6 +1,7 @@
 // tarn: looks after running volumes and mirrors.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -8,6 +9,8 @@
 
 #include "fs/control/client.h"
 #include "fs/control/command_line.h"
+#include "fs/control/text.h"
+#include "fs/tools/progress.h"
 
 namespace {
 
@@ -64,6 +67,34 @@ int take_cp(const Arguments& arguments) {
   return kExitDone;
 }
 
+// In steps, so that others are served in between, and the user can stop it.
+Result<std::uint64_t> trim_steps(const FoundDaemon& daemon) {
+  constexpr std::uint64_t kStepsMin = 100;
+  constexpr std::uint64_t kStepMinBytes = 1ULL << 30;
+  const std::uint64_t size_bytes = daemon.status.size_bytes;
+  const std::uint64_t step_bytes = std::max(kStepMinBytes, size_bytes / kStepsMin / kStepMinBytes * kStepMinBytes);
+  Progress progress("trimming " + daemon.status.image, size_bytes);
+  std::uint64_t trimmed_bytes = 0;
+  for (std::uint64_t offset = 0; offset < size_bytes; offset += step_bytes) {
+    const ControlRequest request{
+        .command = "trim", .arguments = {{"offset", std::to_string(offset)}, {"length", std::to_string(step_bytes)}}};
+    TARNFS_ASSIGN(const std::string answer, ask_daemon(daemon.socket_path, request, kWaitMax));
+    TARNFS_ASSIGN(const std::uint64_t bytes, number_in(answer, "trimmed_bytes"));
+    trimmed_bytes += bytes;
+    progress.update(std::min(size_bytes, offset + step_bytes));
+  }
+  return trimmed_bytes;
+}
+
+int trim(const Arguments& arguments) {
+  const auto found = daemon_of(arguments.target, default_control_directory());
+  if (!found.ok()) return tell_failure(kProgram, found.error().in("trim"));
+  const auto trimmed_bytes = trim_steps(*found);
+  if (!trimmed_bytes.ok()) return tell_failure(kProgram, trimmed_bytes.error().in("trim of " + arguments.target));
+  std::printf("{\"trimmed_bytes\":%llu}\n", static_cast<unsigned long long>(*trimmed_bytes));
+  return kExitDone;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -76,6 +107,10 @@ int main(int argc, char** argv) {
   CommandLine& cp = line.command("cp", "take a consistency point and wait until it is durable", arguments.command);
   cp.flag("--mirror", arguments.mirror, "wait until every mirror has published it, too");
   cp.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  CommandLine& trimming = line.command("trim", "give the storage of free blocks back", arguments.command);
+  trimming.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   if (const auto code = line.parse(argc, argv)) return *code;
-  return arguments.command == "cp" ? take_cp(arguments) : show_status(arguments);
+  if (arguments.command == "cp") return take_cp(arguments);
+  if (arguments.command == "trim") return trim(arguments);
+  return show_status(arguments);
 }

@@ -10,7 +10,7 @@
 //   3. Only data addresses (is_data_address) are ever given out.
 //   4. A block that is set aside has a clear bit and is given out to nobody; adopt() makes it one in use.
 //
-// Thread safety: reserve(), reserve_at() and unreserve() from any thread; all else from one thread at a time, the
+// Thread safety: reserving, unreserving and next_free_run() from any thread; all else from one thread at a time, the
 // consistency point's, which alone changes bits.
 // Errors: kNoSpace when nothing may be given out; kCorrupt when a block is released that was not in use.
 #pragma once
@@ -54,6 +54,20 @@ class FreeMap final : public BlockAllocator {
   Result<bool> reserve_at(Address address);
   void unreserve(std::span<const Address> addresses);
 
+  // Free blocks, in a row (free_map_runs.cpp).
+  struct FreeRun {
+    std::uint64_t first = 0;
+    std::uint64_t end = 0;  // not of it
+    bool empty() const { return first == end; }
+    std::uint64_t count() const { return end - first; }
+  };
+  // The first run of free blocks in [from, end), as far as it goes on the page of the map that `from` is on. When there
+  // is none, an empty one where that page, or the range, ends.
+  Result<FreeRun> next_free_run(std::uint64_t from, std::uint64_t end);
+  // Sets the first run in [from, end) aside, at most `count_max` blocks of it; looks as far as next_free_run().
+  Result<FreeRun> reserve_run(std::uint64_t from, std::uint64_t end, std::uint64_t count_max);
+  void unreserve_run(const FreeRun& run);
+
   // Writes the changed pages as a new tree, which holds the blocks that it needs itself.
   Result<TreeRoot> write_tree(BlockSink& sink, Cp cp);
   // Neighbouring blocks.
@@ -81,6 +95,7 @@ class FreeMap final : public BlockAllocator {
   Result<std::uint64_t> find_free_in_page(std::uint64_t index, std::uint64_t from_bit, std::uint64_t end_bit) const
       TARNFS_REQUIRES(mutex_);
   Result<std::uint64_t> find_free() TARNFS_REQUIRES(mutex_);
+  Result<FreeRun> find_run(std::uint64_t from, std::uint64_t end) const TARNFS_REQUIRES(mutex_);
   Result<Address> allocate_locked() TARNFS_REQUIRES(mutex_);
   Status release_locked(const BlockPointer& pointer) TARNFS_REQUIRES(mutex_);
   Status plan_tree(std::vector<Address>& addresses) TARNFS_REQUIRES(mutex_);

@@ -8,6 +8,9 @@ namespace {
 
 using Kind = OperationKind;
 
+// A trim of all that is free would be most of a state.
+constexpr std::uint64_t kTrimOffsetMax = 1000;
+constexpr std::uint64_t kTrimBlocksMax = 200;
 constexpr std::uint64_t kBigWriteBytes = (1U << 20) + 5000;  // its blocks may be written before the journal's record
 
 std::string name_of(Kind kind) {
@@ -34,6 +37,7 @@ std::string name_of(Kind kind) {
       {Kind::kChangeOwner, "chown"},
       {Kind::kSetXattr, "setxattr"},
       {Kind::kRemoveXattr, "removexattr"},
+      {Kind::kTrim, "trim"},
       {Kind::kFsync, "fsync"},
       {Kind::kFdatasync, "fdatasync"},
       {Kind::kConsistencyPoint, "consistency point"},
@@ -236,7 +240,9 @@ Operation random_metadata_operation(std::mt19937_64& random) {
 }
 
 Operation random_persistence(std::mt19937_64& random) {
-  switch (random() % 8) {
+  switch (random() % 9) {
+    case 8:
+      return {Kind::kTrim, "", "", random() % kTrimOffsetMax, 1 + random() % kTrimBlocksMax};
     case 0:
       return {Kind::kConsistencyPoint};
     case 1:

@@ -46,6 +46,7 @@ enum class OperationKind {
   kChangeOwner,      // path, length: the owner
   kSetXattr,         // path, other: the name, length: of the value
   kRemoveXattr,      // path, other: the name
+  kTrim,             // offset, length: blocks of the volume
   kFsync,            // path: a file or a directory
   kFdatasync,        // path
   kConsistencyPoint,

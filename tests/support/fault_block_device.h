@@ -54,6 +54,8 @@ class FaultBlockDevice final : public BlockDevice {
 
   Status flush() override { return fails(Fault::Call::kFlush) ? error("flush", Address{0}) : below_.flush(); }
 
+  Status discard(Address first, std::uint64_t count_blocks) override { return below_.discard(first, count_blocks); }
+
   bool was_hit() const {
     MutexLock lock(mutex_);
     return failures_ > 0;

@@ -10,6 +10,7 @@
 
 #include "common/block_device.h"
 #include "common/mutex.h"
+#include "tests/support/garbage_page.h"
 
 namespace tarnfs::testing {
 
@@ -50,6 +51,22 @@ class MemoryBlockDevice final : public BlockDevice {
   Status flush() override {
     MutexLock lock(mutex_);
     return count_call();
+  }
+
+  // What was discarded reads as garbage.
+  Status discard(Address first, std::uint64_t count_blocks) override {
+    MutexLock lock(mutex_);
+    TARNFS_TRY(count_call());
+    if (first.value + count_blocks > size_blocks_) return Error(ErrorCode::kIo, "discard beyond the end");
+    for (std::uint64_t block = first.value; block < first.value + count_blocks; ++block) {
+      blocks_[block] = garbage_page(block);
+    }
+    discarded_blocks_ += count_blocks;
+    return {};
+  }
+  std::uint64_t discarded_blocks() const {
+    MutexLock lock(mutex_);
+    return discarded_blocks_;
   }
 
   // Every call from the n-th (0: the next) on fails with kIo.
@@ -103,6 +120,7 @@ class MemoryBlockDevice final : public BlockDevice {
   std::uint64_t calls_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t reads_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t written_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::uint64_t discarded_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace tarnfs::testing

@@ -19,6 +19,7 @@
 #include "common/block_device.h"
 #include "common/mutex.h"
 #include "tests/support/crash_image.h"
+#include "tests/support/garbage_page.h"
 
 namespace tarnfs::testing {
 
@@ -74,6 +75,14 @@ class RecordingBlockDevice final : public BlockDevice {
     written_blocks_ += event.blocks.size();
     events_.push_back(std::move(event));
     return {};
+  }
+
+  // As a write of garbage that is as little assured as any other before it was flushed: until then a crash leaves the
+  // old content, the new one, or some of both.
+  Status discard(Address first, std::uint64_t count_blocks) override {
+    std::vector<PageRef> garbage;
+    for (std::uint64_t i = 0; i < count_blocks; ++i) garbage.push_back(garbage_page(first.value + i));
+    return write(first, garbage);
   }
 
   Status flush() override {

@@ -22,7 +22,7 @@ VolumeOptions options_for(VolumeMode mode, Clock& clock) {
   return options;
 }
 
-// A thread that persists while a workload runs: something whenever the workload has moved on.
+// A thread that persists, and trims, while a workload runs: something whenever the workload has moved on.
 class PersistingThread {
  public:
   struct Done {
@@ -44,6 +44,7 @@ class PersistingThread {
     inode_ = inode;
     changed_.notify_all();
   }
+  bool trimmed() const { return trimmed_; }
   const std::vector<Done>& finish() {
     {
       MutexLock lock(mutex_);
@@ -70,6 +71,11 @@ class PersistingThread {
   void run() {
     std::uint64_t seen = 0;
     while (const auto inode = wait_for_move(seen)) {
+      if (random_() % 5 == 0) {
+        constexpr std::uint64_t kBlocks = 100;
+        trimmed_ = volume_.trim({random_() % kImageBlocks * kBlockSize, kBlocks * kBlockSize, 0}).ok() && trimmed_;
+        continue;
+      }
       Done what{Persistence::kConsistencyPoint, 0, 0, 0};
       if (random_() % 4 != 0) {
         what.kind = random_() % 2 == 0 ? Persistence::kFsync : Persistence::kFdatasync;
@@ -91,6 +97,7 @@ class PersistingThread {
   std::uint64_t inode_ TARNFS_GUARDED_BY(mutex_) = kRootDirectory.value;
   bool finished_ TARNFS_GUARDED_BY(mutex_) = false;
   std::vector<Done> done_;  // the thread's until it was joined
+  bool trimmed_ = true;     // the same: no trim has failed
   std::thread thread_;
 };
 
@@ -133,6 +140,7 @@ class LifeRun {
       for (const PersistingThread::Done& done : other->finish()) {
         life_.model.persisted(done.kind, done.inode, done.begin_event, done.end_event);
       }
+      if (!other->trimmed()) fail("a trim has failed");
     }
   }
 

@@ -97,6 +97,7 @@ bool WorkloadRunner::makes_sense(const Operation& operation) const {
       return inode.has_value();
     case OperationKind::kFdatasync:
       return is_file(operation.path);
+    case OperationKind::kTrim:
     case OperationKind::kConsistencyPoint:
       return true;
   }
@@ -152,6 +153,10 @@ Status WorkloadRunner::apply(const Operation& operation) {
     case OperationKind::kRenameLeaving:
     case OperationKind::kExchange:
       return apply_to_names(operation);
+    case OperationKind::kTrim: {
+      const auto bytes = volume_.trim({operation.offset * kBlockSize, operation.length * kBlockSize, 0});
+      return bytes.ok() ? Status() : Status(bytes.error());
+    }
     default:
       return apply_to_inode(operation);
   }
