@@ -23,6 +23,10 @@ Error errno_error(const std::string& what, const std::string& path, int number) 
   if (number == ENOENT) code = ErrorCode::kNotFound;
   if (number == EACCES || number == EPERM) code = ErrorCode::kNotPermitted;
   if (number == EISDIR) code = ErrorCode::kInvalid;
+  if (number == EBUSY) {
+    return Error(ErrorCode::kBusy,
+                 what + " " + path + ": it is mounted, or part of another device; give it back first");
+  }
   return Error(code, what + " " + path + ": " + std::strerror(number));
 }
 
@@ -58,8 +62,16 @@ Result<std::uint64_t> size_blocks_of(int descriptor, const std::string& path) {
   return static_cast<std::uint64_t>(st.st_size) / kBlockSize;
 }
 
-// Opens with O_DIRECT, or without it where the file system below refuses it (some tmpfs do).
+bool is_block_device(const std::string& path) {
+  struct stat found {};
+  return ::stat(path.c_str(), &found) == 0 && S_ISBLK(found.st_mode);
+}
+
+// Opens with O_DIRECT, or without it where the file system below refuses it (some tmpfs do). Who writes to a block
+// device claims it, so that nobody makes a file system there, mounts it or gives it to a volume manager meanwhile, and
+// fails with EBUSY where somebody else has it.
 int open_direct(const std::string& path, int flags, mode_t mode) {
+  if ((flags & O_ACCMODE) == O_RDWR && is_block_device(path)) flags = (flags & ~O_CREAT) | O_EXCL;
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, mode);
   if (descriptor >= 0 || errno != EINVAL) return descriptor;
   return ::open(path.c_str(), flags | O_CLOEXEC, mode);

@@ -2,7 +2,8 @@
 //
 // Invariants:
 //   1. While it is open for writing no other process has it open for writing or reading (an OFD lock on the whole
-//      file). make_writable() exchanges one lock for the other in one step, so nobody has written in between.
+//      file), and of a block device the kernel lets nobody else mount it or claim it (O_EXCL). make_writable()
+//      exchanges one lock for the other in one step, so nobody has written in between.
 //   2. After a failed flush every later one fails. The kernel tells of lost writes once: without this a second flush
 //   would say that all is well. So one flush runs at a time.
 //
@@ -26,7 +27,7 @@ enum class DeviceMode {
 
 class FileBlockDevice final : public BlockDevice {
  public:
-  // Opens an existing image. kBusy when another process has it; kNotFound when there is none.
+  // Opens an existing image. kBusy when another process has it, or the kernel; kNotFound when there is none.
   static Result<std::unique_ptr<FileBlockDevice>> open(const std::string& path, DeviceMode mode);
   // From kReadOnlyAtFirst to kReadWrite. kBusy when another process has it open too, kReadOnly when the image may not
   // be written; then nothing has changed.

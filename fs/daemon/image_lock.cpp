@@ -5,12 +5,15 @@
 
 #include <cerrno>
 #include <csignal>
+#include <thread>
 
 #include "fs/control/mount_table.h"
 #include "fs/control/unix_socket.h"
 
 namespace tarnfs {
 namespace {
+
+constexpr std::chrono::milliseconds kBetweenTries{5};
 
 // Interrupts a call that waits, again and again, for a signal that comes before the call is lost.
 class Alarm {
@@ -61,11 +64,14 @@ Result<std::unique_ptr<FileBlockDevice>> open_image(const std::string& path, Dev
   for (;;) {
     auto device = FileBlockDevice::open(path, mode);
     if (device.ok() || device.error().code() != ErrorCode::kBusy) return device;
-    if (const auto mounted = tarnfs_mount_of(read_mount_table(), path)) {
-      return Error(ErrorCode::kBusy, path + " is mounted on " + mounted->mountpoint + "; unmount it first");
+    for (const MountEntry& entry : read_mount_table()) {
+      if (entry.source != path) continue;
+      return Error(ErrorCode::kBusy, path + " is mounted on " + entry.mountpoint + "; unmount it first");
     }
     if (std::chrono::steady_clock::now() >= deadline) return device;
     wait_for_lock(path, mode, deadline);
+    // A block device is given back a moment after the lock, and of that the kernel tells nobody.
+    std::this_thread::sleep_for(kBetweenTries);
   }
 }
 

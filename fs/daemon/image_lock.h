@@ -12,7 +12,7 @@
 namespace tarnfs {
 
 // As FileBlockDevice::open(), but waits at most `patience` for a process that has it and whose mount is gone. `path` is
-// canonical. kBusy at once when the image is mounted, and when the time is over.
+// canonical. kBusy at once when the image is mounted, as whatever it be, and when the time is over.
 Result<std::unique_ptr<FileBlockDevice>> open_image(const std::string& path, DeviceMode mode,
                                                     std::chrono::milliseconds patience);
 

@@ -65,7 +65,6 @@ class Background(TarnTest):
             (primary.mountpoint / "file").write_text("other")
         primary.unmount()
 
-
     def test_a_daemon_that_is_killed_while_it_mounts(self):
         """It asks its own mount for something, and once nothing could end it while it waited for itself."""
         image = self.make_volume(size="64M")
@@ -75,6 +74,43 @@ class Background(TarnTest):
             poll(lambda end=started + self.random.uniform(0, 0.03): time.monotonic() > end, "a moment of its start")
             daemon.kill()
         self.assert_clean(image)
+
+
+class OnABlockDevice(TarnTest):
+    """Nobody kept mkfs.ext4 from making its file system on a volume that was mounted."""
+
+    def setUp(self):
+        super().setUp()
+        self.image = self.make_volume(size="64M")
+        made = run("losetup", "--find", "--show", self.image, expect=None)
+        if made.returncode != 0:
+            self.skipTest("no loop devices here")
+        self.device = Path(made.stdout.strip())
+        self.addCleanup(run, "losetup", "--detach", self.device)
+
+    def claim(self):
+        return os.open(self.device, os.O_RDONLY | os.O_EXCL)
+
+    def test_a_mounted_device_is_nobody_elses(self):
+        primary = self.mount(self.device)
+        self.assert_errno(errno.EBUSY, self.claim)
+        self.assert_one_line_error(run(program("mkfs.tarnfs"), "-f", self.device, expect=1), "in use")
+        primary.unmount()
+        os.close(self.claim())
+        self.assert_clean(self.device)
+        primary = self.mount(self.device, options="ro")
+        primary.unmount()
+
+    def test_a_device_that_somebody_has_is_not_touched(self):
+        claimed = self.claim()
+        try:
+            mountpoint = self.make_directory("mount")
+            for command in (("mkfs.tarnfs", "-f", self.device), ("tarnfs", self.device, mountpoint)):
+                refused = run(program(command[0]), *command[1:], expect=1)
+                self.assert_one_line_error(refused, "part of another device")
+        finally:
+            os.close(claimed)
+        self.assert_clean(self.device)
 
 
 class Helpers(TarnTest):
