@@ -46,6 +46,8 @@ Status MirrorImage::load_image() {
     return {};
   }
   TARNFS_ASSIGN(superblock_, read_superblock(*image_));
+  // The newest root may have been written and not flushed when its writer died. What is done from now on rests on it.
+  TARNFS_TRY(image_->flush());
   TARNFS_ASSIGN(const bool committed, staging_.recover(*superblock_));
   if (committed) TARNFS_TRY(finish_publish());
   auto newest = read_newest_root(*image_, *superblock_);
@@ -63,6 +65,7 @@ Status MirrorImage::finish_publish() {
   const RootBlock root = staging_.root();
   const auto newest = read_newest_root(*image_, *superblock_);
   if (!newest.ok() || newest->cp < root.cp) {
+    TARNFS_TRY(staging_.device()->flush());  // the same goes for the commit record
     // All of it is verified before the first block is changed.
     TARNFS_TRY(staging_.copy_to(nullptr));
     TARNFS_TRY(staging_.copy_to(image_.get()));

@@ -120,6 +120,40 @@ TEST_CASE("a loss of power while a decided publish is redone can be redone again
   CHECK(redone > 3);
 }
 
+// A new process read a decision that was in the kernel's memory only, and began to change blocks that the published state
+// has, on the strength of it.
+TEST_CASE("a loss of power after the mirror died behind its decision, while the publish is redone") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 3);
+  FakePrimary primary;
+  Scenario scenario;
+  play(scenario, primary, true);
+  const auto log = scenario.disk.log();
+  std::size_t redone = 0;
+  for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+    const std::vector<RecordingDisk::Operation> before(log.begin(), log.begin() + static_cast<std::ptrdiff_t>(count));
+    auto seen = before;  // by the next process: all that was written
+    for (const auto file : {RecordingDisk::File::kImage, RecordingDisk::File::kStaging}) {
+      seen.push_back({file, RecordingDisk::Kind::kFlush, {}, {}, 0});
+    }
+    RecordingDisk first(RecordingDisk::after_power_loss({}, seen, seen.size(), random));
+    if (recovered_cp(first, primary) != 3) continue;
+    const auto redo = first.log();
+    ++redone;
+    auto both = before;
+    both.insert(both.end(), redo.begin(), redo.end());
+    for (std::size_t step = 0; step <= redo.size(); ++step) {
+      CAPTURE(count);
+      CAPTURE(step);
+      RecordingDisk second(RecordingDisk::after_power_loss({}, both, count + step, random));
+      const std::uint64_t cp = recovered_cp(second, primary);
+      CHECK((cp == 2 || cp == 3));
+      check_it_goes_on(second, primary);
+    }
+  }
+  CHECK(redone > 3);
+}
+
 TEST_CASE("a loss of power during the first copy leaves an empty mirror or the whole state") {
   INFO("seed ", kSeed);
   std::mt19937_64 random(kSeed + 2);
