@@ -185,6 +185,7 @@ class Engine final : public Volume {
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
   bool make_space(unsigned attempt, WaitNote& wait);
+  Status find_space(std::uint64_t blocks);
   void settle(const Operation& op);
 
   // Inodes (engine_inodes.cpp).

@@ -353,6 +353,17 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
   });
 }
 
+// Whether so many blocks could be written now. What was freed counts after the consistency point that frees it.
+Status Engine::find_space(std::uint64_t blocks) {
+  if (blocks > size_blocks_.load()) return Error(ErrorCode::kNoSpace);
+  WaitNote wait(cp_wait_);
+  for (unsigned attempt = 0; blocks > ledger_->available_to_users_blocks(); ++attempt) {
+    if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
+    if (!make_space(attempt, wait)) return Error(ErrorCode::kNoSpace);
+  }
+  return {};
+}
+
 Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::uint64_t length_bytes,
                          FallocateOptions options) {
   if (length_bytes == 0 || (options.punch_hole && !options.keep_size)) return Error(ErrorCode::kInvalid);
@@ -362,9 +373,7 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
   const std::uint64_t end_bytes = offset_bytes + length_bytes;
   const bool zeroes = options.punch_hole || options.zero_range;
   // Every change goes to a new block, so space can be found missing here but not be set aside for later writes.
-  if (!zeroes && takes_changes() && pages_for(length_bytes) > ledger_->available_to_users_blocks()) {
-    return Error(ErrorCode::kNoSpace);
-  }
+  if (!zeroes && takes_changes()) TARNFS_TRY(find_space(pages_for(length_bytes)));
   const std::uint64_t blocks = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() + blocks_for_inode();
   return run(options.punch_hole ? Intent::kDeletion : Intent::kChange, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));

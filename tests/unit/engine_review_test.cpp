@@ -380,6 +380,23 @@ TEST_CASE("an immutable file refuses to lose an attribute, whether it has it or 
   CHECK(removed.error().code() == ErrorCode::kNotPermitted);
 }
 
+// xfstests generic/371: what had just been deleted was not free before the next consistency point, and fallocate said
+// at once that there is no space.
+TEST_CASE("fallocate finds the space of what was just deleted") {
+  constexpr std::uint64_t kMebibyte = 1U << 20;
+  TestVolume test(16384);  // 64 MiB
+  const InodeNumber old = test.make(kRootDirectory, "old");
+  const std::string content(kMebibyte, 'x');
+  for (std::uint64_t i = 0; i < 40; ++i) REQUIRE(test.write(old, i * kMebibyte, content).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  const InodeNumber file = test.make(kRootDirectory, "new");
+  CHECK(test.volume->fallocate(file, 0, 40 * kMebibyte, {}).error().code() == ErrorCode::kNoSpace);
+  REQUIRE(test.volume->unlink(kRootDirectory, "old").ok());
+  test.volume->forget(old, 1);
+  CHECK(test.volume->fallocate(file, 0, 40 * kMebibyte, {}).ok());
+  CHECK(test.volume->fallocate(file, 0, 80 * kMebibyte, {}).error().code() == ErrorCode::kNoSpace);
+}
+
 TEST_CASE("the root that a mount starts from is made durable before its blocks' predecessors are reused") {
   TestVolume test;
   REQUIRE(test.volume->close().ok());

@@ -120,8 +120,8 @@ TEST_CASE("a loss of power while a decided publish is redone can be redone again
   CHECK(redone > 3);
 }
 
-// A new process read a decision that was in the kernel's memory only, and began to change blocks that the published state
-// has, on the strength of it.
+// A new process read a decision that was in the kernel's memory only, and began to change blocks that the published
+// state has, on the strength of it.
 TEST_CASE("a loss of power after the mirror died behind its decision, while the publish is redone") {
   INFO("seed ", kSeed);
   std::mt19937_64 random(kSeed + 3);
