@@ -58,7 +58,11 @@ Status Engine::wait_until_published(std::uint64_t generation) {
 
 // The generation of the running consistency point when that writes much of what an fsync of the inode needs; else 0.
 std::uint64_t Engine::large_frozen_generation(Inode& inode) {
-  ReadLock lock(inode.mutex);
+  const HeldBlocks none;
+  const Operation op(gate_, cache_, none, open_generation_, clock_);
+  WriteLock lock(inode.mutex);
+  // Its generation may be closed already, with the consistency point on the way to freeze it.
+  if (inode.dirty_generation != 0 && inode.dirty_generation != op.generation) inode.freeze();
   const UnloggedChanges* const frozen = frozen_unlogged(inode);
   return frozen != nullptr && frozen->pages.count() >= options_.placed_pages_min ? inode.frozen->generation : 0;
 }
@@ -100,7 +104,9 @@ Engine::Placement Engine::collect_unplaced(Inode& inode) {
     const Operation op(gate_, cache_, none, open_generation_, clock_);
     ReadLock lock(inode.mutex);
     if (placement.generation == 0) placement.generation = op.generation;
-    if (inode.deleted || placement.generation != op.generation) return placement;
+    // Changes of a generation that is closed are the consistency point's: their blocks would have the wrong birth.
+    const bool is_open = placement.generation == op.generation && inode.dirty_generation == op.generation;
+    if (inode.deleted || !is_open) return placement;
     std::size_t looked_at = 0;
     for (const auto& [first, end] : inode.unlogged.pages.ranges()) {
       for (std::uint64_t index = std::max(first, from); index < end && looked_at < kPagesAtOnceMax; ++index) {
