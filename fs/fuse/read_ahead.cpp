@@ -31,6 +31,8 @@ void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool init_is_
   struct statx found {};
   // Its device number is known whatever the answer was.
   if (::statx(AT_FDCWD, mountpoint.c_str(), AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &found) != 0) return;
+  // Somebody may have unmounted it: what is below has figures of its own.
+  if ((found.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0) return;
   const std::string device = std::to_string(found.stx_dev_major) + ":" + std::to_string(found.stx_dev_minor);
   std::fstream file("/sys/class/bdi/" + device + "/read_ahead_kb");
   unsigned kib = 0;

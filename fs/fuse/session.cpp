@@ -210,6 +210,7 @@ class FuseSession final : public FuseMount {
   mutable Mutex mutex_;
   Condition changed_;
   State state_ TARNFS_GUARDED_BY(mutex_) = State::kStarting;
+  bool began_ TARNFS_GUARDED_BY(mutex_) = false;
   bool over_io_uring_ TARNFS_GUARDED_BY(mutex_) = false;
   unsigned invalidations_ TARNFS_GUARDED_BY(mutex_) = 0;  // calls that are using the session
   bool detached_ TARNFS_GUARDED_BY(mutex_) = false;       // the mountpoint may be somebody else's by now
@@ -233,6 +234,7 @@ void FuseSession::take_ready(bool over_io_uring) {
   served_.front_end.forgets_come_alone.store(over_io_uring, std::memory_order_relaxed);
   MutexLock lock(mutex_);
   over_io_uring_ = over_io_uring;
+  began_ = true;
   state_ = State::kServing;
   changed_.notify_all();
 }
@@ -303,9 +305,10 @@ Status FuseSession::start() {
   {
     MutexLock lock(mutex_);
     while (state_ == State::kStarting) changed_.wait(mutex_);
-    if (state_ != State::kServing) {
+    if (!began_) {
       return Error(ErrorCode::kIo, "mount on " + options_.mountpoint + ": the session ended before it began");
     }
+    if (state_ != State::kServing) return {};  // somebody has unmounted it already
     over_io_uring = over_io_uring_;
   }
   set_read_ahead(options_.mountpoint, kTransferMaxBytes, tells_ready_);
