@@ -10,7 +10,7 @@ function(tarnfs_program name main)
 endfunction()
 
 tarnfs_program(tarnfs fs/daemon/tarnfs_main.cpp LINKS fs/daemon)
-tarnfs_program(tarn fs/tools/tarn_main.cpp LINKS fs/control fs/tools)
+tarnfs_program(tarn fs/tools/tarn_main.cpp LINKS fs/control fs/tools mirror/channel)
 tarnfs_program(mkfs.tarnfs fs/tools/mkfs_tarnfs_main.cpp LINKS fs/tools)
 tarnfs_program(mount.tarnfs fs/tools/mount_tarnfs_main.cpp LINKS fs/tools)
 tarnfs_program(umount.tarnfs fs/tools/umount_tarnfs_main.cpp LINKS fs/tools)

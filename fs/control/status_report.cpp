@@ -18,6 +18,7 @@ Json json_of(const PeerReport& peer) {
       {"state", peer.state},
       {"mode", peer.mode},
       {"error", peer.error},
+      {"encrypted", peer.encrypted},
       {"published_cp", peer.published_cp},
       {"lag_cps", peer.lag_cps},
       {"lag_bytes", peer.lag_bytes},
@@ -57,6 +58,7 @@ PeerReport peer_of(const Json& json) {
   peer.state = json.value("state", "");
   peer.mode = json.value("mode", "");
   peer.error = json.value("error", "");
+  peer.encrypted = json.value("encrypted", false);
   peer.published_cp = json.value("published_cp", std::uint64_t{0});
   peer.lag_cps = json.value("lag_cps", std::uint64_t{0});
   peer.lag_bytes = json.value("lag_bytes", std::uint64_t{0});
@@ -101,7 +103,7 @@ StatusReport report_of(const Json& json) {
 }
 
 std::string text_of(const PeerReport& peer) {
-  std::string text = fmt::format("  mirror      {}  {}", peer.url, peer.state);
+  std::string text = fmt::format("  mirror      {}  {}{}", peer.url, peer.state, peer.encrypted ? ", encrypted" : "");
   if (!peer.error.empty()) text += ": " + peer.error;
   text +=
       fmt::format("\n              published cp {}, behind by {} cps, {} bytes, {:.1f} s; sent {}, on the wire {}\n",

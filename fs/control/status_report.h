@@ -26,9 +26,10 @@ struct CopyProgress {
 // The other side: a mirror for a primary, the primary for a mirror.
 struct PeerReport {
   std::string url;
-  std::string state;  // connecting, live, catching_up, resyncing, diverged, paused
-  std::string mode;   // async
-  std::string error;  // why it is not live; empty: nothing to say
+  std::string state;       // connecting, live, catching_up, resyncing, diverged, paused
+  std::string mode;        // async
+  std::string error;       // why it is not live; empty: nothing to say
+  bool encrypted = false;  // and authenticated: with keys
   std::uint64_t published_cp = 0;
   std::uint64_t lag_cps = 0;
   std::uint64_t lag_bytes = 0;

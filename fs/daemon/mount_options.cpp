@@ -118,7 +118,11 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "on_disconnect") return check_choice(option, value, "degrade", "degrade", "block", "readonly");
   if (name == "chattr") return set_checks_opens(options.checks_opens, option, value);
   if (name == "io_uring") return set_io_uring(options.io_uring, option, value);
-  if (name == "keys" || name == "state") return wrong(option, "not available yet in this version");
+  if (name == "keys") {
+    options.keys_directory = value;
+    return {};
+  }
+  if (name == "state") return wrong(option, "not available yet in this version");
   return wrong(option, "unknown; see tarnfs(8)");
 }
 

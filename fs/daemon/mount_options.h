@@ -17,6 +17,7 @@ namespace tarnfs {
 struct MountOptions {
   bool read_only = false;
   std::vector<std::string> mirrors;  // URLs
+  std::string keys_directory;        // empty: mirrors on loopback only
   std::uint64_t cp_interval_ms = 5000;
   std::uint64_t dirty_limit_bytes = 256ULL << 20;
   std::uint64_t cache_limit_bytes = 128ULL << 20;

@@ -31,8 +31,9 @@ constexpr std::chrono::hours kMirrorWaitMax{24 * 365};
 // What is trimmed before it is asked whether the daemon is to end.
 constexpr std::uint64_t kTrimStepBytes = 1ULL << 30;
 
-PeerReport report_of(const SenderStatus& status) {
+PeerReport report_of(const SenderStatus& status, bool encrypted) {
   PeerReport peer;
+  peer.encrypted = encrypted;
   peer.url = status.url;
   peer.state = std::string(name_of(status.state));
   peer.mode = status.mode;
@@ -93,7 +94,9 @@ Status Primary::make_senders() {
   for (const std::string& url : options_.mirrors) {
     SenderOptions sender_options;
     sender_options.url = url;
-    TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url));
+    ZmqOptions channel_options;
+    channel_options.keys_directory = options_.keys_directory;
+    TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options));
     senders_.push_back(Sender::create(std::move(sender_options)));
     fan_out_.add(*senders_.back());
   }
@@ -252,7 +255,8 @@ Result<std::string> Primary::answer_status() {
   report.read_only = read_only_ || status.stopped;
   report.closing = closing_;
   report.stop_reason = status.stop_reason;
-  for (const auto& sender : senders_) report.mirrors.push_back(report_of(sender->status()));
+  for (const auto& sender : senders_)
+    report.mirrors.push_back(report_of(sender->status(), !options_.keys_directory.empty()));
   return to_json(report);
 }
 

@@ -49,8 +49,14 @@ int serve(Background& background, const std::string& image, const std::string& m
 }
 
 int mount_volume(const Arguments& arguments) {
-  const auto options = parse_mount_options(joined(arguments.options), ::geteuid() == 0);
+  auto options = parse_mount_options(joined(arguments.options), ::geteuid() == 0);
   if (!options.ok()) return tell_failure(kProgram, options.error());
+  if (!options->keys_directory.empty()) {
+    // The daemon's working directory is not the user's.
+    const auto keys = canonical_path(options->keys_directory);
+    if (!keys.ok()) return tell_failure(kProgram, keys.error().in("option keys"));
+    options->keys_directory = *keys;
+  }
   const auto image = canonical_path(arguments.image);
   if (!image.ok()) return tell_failure(kProgram, image.error().in("open image"));
   const auto mountpoint = canonical_path(arguments.mountpoint);
@@ -67,8 +73,9 @@ int main(int argc, char** argv) {
   CommandLine line(kProgram, "Mounts the volume in IMAGE on the directory MOUNTPOINT.");
   line.flag("-f,--foreground", arguments.foreground, "stay in the foreground and log to standard error");
   line.list("-o", arguments.options, "OPTIONS",
-            "separated by commas: ro, mirror=tcp://HOST:PORT, cp_interval=SECONDS, dirty_limit=SIZE, cache=SIZE, "
-            "close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, control=SOCKET and those of mount(8)");
+            "separated by commas: ro, mirror=tcp://HOST:PORT, keys=DIR, cp_interval=SECONDS, dirty_limit=SIZE, "
+            "cache=SIZE, close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, control=SOCKET and those of "
+            "mount(8)");
   line.argument("IMAGE", arguments.image, "a file or block device made by mkfs.tarnfs");
   line.argument("MOUNTPOINT", arguments.mountpoint, "a directory");
   if (const auto code = line.parse(argc, argv)) return *code;

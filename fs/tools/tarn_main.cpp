@@ -11,6 +11,7 @@
 #include "fs/control/command_line.h"
 #include "fs/control/text.h"
 #include "fs/tools/progress.h"
+#include "mirror/channel/key_directory.h"
 
 namespace {
 
@@ -95,6 +96,16 @@ int trim(const Arguments& arguments) {
   return kExitDone;
 }
 
+int make_keys(const Arguments& arguments) {
+  const auto made = make_key_directory(arguments.target);
+  if (!made.ok()) return tell_failure(kProgram, made.error().in("keygen"));
+  std::printf(
+      "copy %s into the peers directory of the other machine's keys, there named as you like, and the other machine's "
+      "public.key into %s/peers, here named after its HOST when there are several\n",
+      made->c_str(), arguments.target.c_str());
+  return kExitDone;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -109,8 +120,11 @@ int main(int argc, char** argv) {
   cp.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   CommandLine& trimming = line.command("trim", "give the storage of free blocks back", arguments.command);
   trimming.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  CommandLine& keygen = line.command("keygen", "make the keys of this machine", arguments.command);
+  keygen.argument("DIR", arguments.target, "a directory; made when it is missing");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (arguments.command == "cp") return take_cp(arguments);
   if (arguments.command == "trim") return trim(arguments);
+  if (arguments.command == "keygen") return make_keys(arguments);
   return show_status(arguments);
 }

@@ -14,8 +14,8 @@ namespace tarnfs {
 namespace {
 
 constexpr int kWatchedEvents = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+                               ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 
 void set_options(zmq::socket_t& socket, const ZmqOptions& options) {
   socket.set(zmq::sockopt::linger, 0);
@@ -25,7 +25,7 @@ void set_options(zmq::socket_t& socket, const ZmqOptions& options) {
   socket.set(zmq::sockopt::reconnect_ivl, -1);
   socket.set(zmq::sockopt::heartbeat_ivl, static_cast<int>(options.heartbeat_interval.count()));
   socket.set(zmq::sockopt::heartbeat_timeout, static_cast<int>(options.heartbeat_timeout.count()));
-  socket.set(zmq::sockopt::handshake_ivl, static_cast<int>(options.heartbeat_timeout.count()));
+  socket.set(zmq::sockopt::handshake_ivl, static_cast<int>(options.handshake_timeout.count()));
   socket.set(zmq::sockopt::connect_timeout, static_cast<int>(options.heartbeat_timeout.count()));
 }
 
@@ -83,7 +83,7 @@ std::optional<SocketEvent> ZmqSocket::next_event() {
     std::memcpy(&value, frame.data<std::byte>() + sizeof kind, sizeof value);
   }
   event.kind = kind;
-  event.descriptor = value;
+  event.value = value;
   while (frame.more() && monitor_.recv(frame, zmq::recv_flags::dontwait)) {
   }
   return event;
@@ -131,7 +131,7 @@ bool ZmqSocket::send_frames(const std::optional<std::string>& routing_id, Messag
   return true;
 }
 
-bool ZmqSocket::wait(std::chrono::nanoseconds timeout) {
+Waited ZmqSocket::wait(std::chrono::nanoseconds timeout) {
   std::array<zmq_pollitem_t, 3> items{};
   items[0].socket = socket_.handle();
   items[1].socket = monitor_.handle();
@@ -140,18 +140,37 @@ bool ZmqSocket::wait(std::chrono::nanoseconds timeout) {
   // Rounded up, so that a short wait does not become a busy loop.
   const auto wait_ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(timeout, std::chrono::nanoseconds(0)));
   const int ready = zmq_poll(items.data(), static_cast<int>(items.size()), static_cast<long>(wait_ms.count()));
-  if (ready <= 0) return false;
+  if (ready <= 0) return Waited::kTimeout;
   if ((items[2].revents & ZMQ_POLLIN) != 0) {
     std::uint64_t count = 0;
-    if (::read(wake_descriptor_, &count, sizeof count) == sizeof count) return false;
+    if (::read(wake_descriptor_, &count, sizeof count) == sizeof count) return Waited::kWoken;
   }
-  return true;
+  return Waited::kReady;
 }
 
 void ZmqSocket::wake() {
   // It can only fail when the counter is full, and then the thread is woken anyway.
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(wake_descriptor_, &one, sizeof one);
+}
+
+void be_curve_server(zmq::socket_t& socket, const SecretKey& own) {
+  socket.set(zmq::sockopt::curve_server, true);
+  socket.set(zmq::sockopt::curve_secretkey, zmq::buffer(own.bytes));
+  socket.set(zmq::sockopt::zap_domain, "tarnfs");
+}
+
+void be_curve_client(zmq::socket_t& socket, const SecretKey& own, const PublicKey& server) {
+  std::array<char, 41> secret_text{};
+  std::array<char, 41> public_text{};
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(own.bytes.data());
+  if (zmq_z85_encode(secret_text.data(), bytes, own.bytes.size()) == nullptr) throw zmq::error_t();
+  const int derived = zmq_curve_public(public_text.data(), secret_text.data());
+  secret_text.fill('\0');
+  if (derived != 0) throw zmq::error_t();
+  socket.set(zmq::sockopt::curve_serverkey, zmq::buffer(server.bytes));
+  socket.set(zmq::sockopt::curve_publickey, std::string(public_text.data()));
+  socket.set(zmq::sockopt::curve_secretkey, zmq::buffer(own.bytes));
 }
 
 std::shared_ptr<zmq::context_t> shared_zmq_context() {

@@ -15,14 +15,17 @@
 #include <vector>
 
 #include "common/channel.h"
+#include "mirror/channel/key_directory.h"
 #include "mirror/channel/zmq_channel.h"
 
 namespace tarnfs {
 
 struct SocketEvent {
-  int kind = 0;  // ZMQ_EVENT_*
-  int descriptor = 0;
+  int kind = 0;   // ZMQ_EVENT_*
+  int value = 0;  // a descriptor, or what the kind says
 };
+
+enum class Waited { kReady, kTimeout, kWoken };
 
 class ZmqSocket {
  public:
@@ -39,8 +42,8 @@ class ZmqSocket {
   std::optional<std::vector<zmq::message_t>> receive_frames(std::size_t frames_max, bool* overflow);
   // False when the queue of the peer is full or there is no such peer; *gone tells which.
   bool send_frames(const std::optional<std::string>& routing_id, Message message, bool* gone);
-  // Waits until there may be a message or an event. False when the timeout ran out or wake() was called.
-  bool wait(std::chrono::nanoseconds timeout);
+  // Waits until there may be a message or an event.
+  Waited wait(std::chrono::nanoseconds timeout);
   void wake();
 
  private:
@@ -49,6 +52,11 @@ class ZmqSocket {
   zmq::socket_t monitor_;
   int wake_descriptor_ = -1;
 };
+
+// CURVE, as the server that asks the context's ZapHandler, or as a client of the server with that key. Before bind or
+// connect. May throw zmq::error_t.
+void be_curve_server(zmq::socket_t& socket, const SecretKey& own);
+void be_curve_client(zmq::socket_t& socket, const SecretKey& own, const PublicKey& server);
 
 // The process's context, made at the first call; lives as long as somebody holds it.
 std::shared_ptr<zmq::context_t> shared_zmq_context();

@@ -1,6 +1,9 @@
+#include <arpa/inet.h>
+
 #include <charconv>
 #include <optional>
 
+#include "mirror/channel/key_directory.h"
 #include "mirror/channel/zmq_channel.h"
 
 namespace tarnfs {
@@ -50,7 +53,27 @@ Status check_listen_url(const std::string& url) {
 
 bool is_loopback_url(const std::string& url) {
   const auto parts = split(url);
-  return parts && (parts->host.starts_with("127.") || parts->host == "[::1]" || parts->host == "localhost");
+  if (!parts) return false;
+  // Numbers only: 127.example.org may be anywhere.
+  in_addr address = {};
+  if (::inet_pton(AF_INET, parts->host.c_str(), &address) == 1) return ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET;
+  return parts->host == "[::1]" || parts->host == "localhost";
+}
+
+Status check_keys(const std::string& url, const std::string& keys_directory) {
+  if (!keys_directory.empty()) {
+    TARNFS_TRY(check_curve());
+    TARNFS_ASSIGN([[maybe_unused]] const SecretKey secret, read_secret_key(keys_directory));
+    TARNFS_ASSIGN([[maybe_unused]] const PeerKeys peers, read_peer_keys(keys_directory));
+    if (!peers.problems.empty()) return Error(ErrorCode::kInvalid, peers.problems.front());
+    return {};
+  }
+  if (is_loopback_url(url)) return {};
+  return Error(ErrorCode::kRefused, "without keys " + url +
+                                        " is refused, because whoever is on the network could read and change "
+                                        "everything; make keys on both machines with tarn keygen DIR, copy each "
+                                        "public.key into the other's DIR/peers, and give keys=DIR to the mount and "
+                                        "--keys DIR to tarn-mirrord");
 }
 
 }  // namespace tarnfs

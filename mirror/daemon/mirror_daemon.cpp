@@ -32,8 +32,11 @@ class RunningMirror final : public MirrorDaemon {
 
   Status start() {
     TARNFS_TRY(check_listen_url(options_.listen_url));
+    TARNFS_TRY(check_keys(options_.listen_url, options_.keys_directory));
+    ZmqOptions channel_options;
+    channel_options.keys_directory = options_.keys_directory;
     TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, ReceiverOptions{}));
-    TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url));
+    TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url, channel_options));
     address_ = channel->address();
     VolumeOptions volume_options;
     volume_options.mode = VolumeMode::kMirror;
@@ -46,11 +49,7 @@ class RunningMirror final : public MirrorDaemon {
     TARNFS_TRY(mount());
     TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
     TARNFS_TRY(start_control());
-    log_info(options_.image + " listens on " + address_);
-    if (!is_loopback_url(options_.listen_url)) {
-      log_warning("connections to " + address_ +
-                  " are neither authenticated nor encrypted: whoever reaches this port can change the mirror");
-    }
+    log_info(options_.image + " listens on " + address_ + (options_.keys_directory.empty() ? "" : ", with keys"));
     return {};
   }
 
@@ -123,6 +122,7 @@ class RunningMirror final : public MirrorDaemon {
     peer.url = address_;
     peer.state = status.connected ? "live" : "connecting";
     peer.mode = "async";
+    peer.encrypted = !options_.keys_directory.empty();
     if (!status.connected) peer.error = status.last_error;
     peer.published_cp = report.cp;
     peer.sent_bytes = status.received_bytes;

@@ -6,7 +6,8 @@
 //
 // Thread safety: main thread only.
 // Ownership: parts are destroyed in the reverse order of their making; see stop().
-// Errors: kBusy when another process has the image or the port, kInvalid for an unusable address or mountpoint.
+// Errors: kBusy when another process has the image or the port, kInvalid for an unusable address or mountpoint,
+// kRefused for an address that needs keys, and those of mirror/channel/key_directory.h.
 #pragma once
 
 #include <memory>
@@ -21,6 +22,7 @@ struct MirrorDaemonOptions {
   std::string image;           // absolute
   std::string mountpoint;      // absolute; empty: not mounted
   std::string control_socket;  // empty: the default one for this image
+  std::string keys_directory;  // absolute; empty: listens on loopback only
 };
 
 class MirrorDaemon {

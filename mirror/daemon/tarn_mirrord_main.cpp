@@ -71,12 +71,14 @@ int main(int argc, char** argv) {
   line.option("--listen", arguments.daemon.listen_url, "tcp://ADDRESS:PORT", "where the primary connects to");
   line.option("--image", arguments.daemon.image, "IMAGE", "the mirror's image; made when it is missing");
   line.option("--mount", arguments.daemon.mountpoint, "DIRECTORY", "show the published state there, read-only");
+  line.option("--keys", arguments.daemon.keys_directory, "DIR", "made by tarn keygen; needed but on loopback");
   line.option("--control", arguments.daemon.control_socket, "SOCKET", "where tarn talks to this daemon");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (const Status checked = check(arguments); !checked.ok()) return tell_failure(kProgram, checked.error());
   arguments.daemon.image = absolute(arguments.daemon.image);
   arguments.daemon.mountpoint = absolute(arguments.daemon.mountpoint);
   arguments.daemon.control_socket = absolute(arguments.daemon.control_socket);
+  arguments.daemon.keys_directory = absolute(arguments.daemon.keys_directory);
   auto background = Background::enter(arguments.foreground, kProgram);
   if (!background.ok()) return tell_failure(kProgram, background.error());
   return serve(*background, arguments);

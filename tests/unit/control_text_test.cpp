@@ -97,6 +97,7 @@ TEST_CASE("a status survives JSON, and its names stay") {
                            "\"url\":",
                            "\"state\":",
                            "\"mode\":",
+                           "\"encrypted\":false",
                            "\"published_cp\":41",
                            "\"lag_cps\":",
                            "\"lag_bytes\":",

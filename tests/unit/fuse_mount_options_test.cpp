@@ -48,6 +48,8 @@ TEST_CASE("each option of its own") {
   CHECK(options.cache_limit_bytes == 32ULL << 20);
   CHECK(options.close_wait_ms == 0);
   CHECK(options.control_path == "/c,d");
+  CHECK(options.keys_directory.empty());
+  CHECK(parsed("keys=/etc/tarnfs").keys_directory == "/etc/tarnfs");
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
   CHECK(parsed("").access_times);
@@ -93,7 +95,7 @@ TEST_CASE("wrong options are refused by name") {
       {"io_uring=yes", "give auto, on or off"},
       {"io_uring=", "needs a value"},
       {"chattr=on", "give auto or strict"},
-      {"keys=/etc/keys", "not available yet"},
+      {"keys=", "needs a value"},
       {"state=snap", "not available yet"},
       {"ro,mirror=tcp://a:1", "exclude each other"},
   };
