@@ -147,9 +147,8 @@ Status ConsistencyPoint::write_inodes() {
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
     const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
     const InodeDelta& delta = frozen.delta;
-    TARNFS_ASSIGN(frozen.written_tree,
-                  rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
-                               may_share ? environment_of_files() : environment()));
+    TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed,
+                                                    delta.shared, may_share ? environment_of_files() : environment()));
   }
   return {};
 }
