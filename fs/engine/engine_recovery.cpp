@@ -21,7 +21,7 @@ Status Engine::recover() {
   const RootBlock root = newest_root();
   const JournalGeometry geometry = journal_geometry_of(superblock_, root);
   const JournalPosition start = journal_start_of(root);
-  if (const Status loaded = load_share_map(); !loaded.ok()) {
+  if (Status loaded = load_share_map(); !loaded.ok()) {
     if (takes_changes()) return loaded;
     unwritable_ = loaded.error();  // who only reads needs no counts
   }
@@ -218,7 +218,7 @@ Status Engine::load_placed(const JournalPages& run, std::vector<PageRef>& pages)
       pages.push_back(std::move(page));
     }
   }
-  const Status set_aside = set_aside_again(run);
+  Status set_aside = set_aside_again(run);
   if (set_aside.ok() || takes_changes()) return set_aside;
   unwritable_ = set_aside.error();  // who only reads needs no free map
   return {};

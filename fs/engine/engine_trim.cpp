@@ -71,7 +71,7 @@ Result<FreeMap::FreeRun> Engine::trim_chunk(std::uint64_t from, std::uint64_t en
   const std::uint64_t count_max =
       std::clamp<std::uint64_t>(ledger_->available_to_users_blocks() / kChunkShare, 1, kChunkBlocksMax);
   if (!ledger_->promise(count_max, false)) return FreeMap::FreeRun{end, end};
-  const auto chunk = free_map_->reserve_run(from, end, count_max);
+  auto chunk = free_map_->reserve_run(from, end, count_max);
   Status discarded;
   if (chunk.ok() && !chunk->empty()) {
     discarded = device_.discard(Address{chunk->first}, chunk->count());
