@@ -98,20 +98,34 @@ def detach(directory):
 class Daemon:
     """A daemon of ours in the foreground, with a mountpoint and a log."""
 
-    def __init__(self, name, command, mountpoint, log):
+    def __init__(self, name, command, mountpoint, log, started=True):
         self.name = name
         self.mountpoint = mountpoint
         self.log = log
         with open(log, "ab") as output:
+            self.log_start = output.tell()  # others may have written to it before
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         self.wait_until_mounted()
+        if started:
+            self.wait_until_started()
 
     def wait_until_mounted(self):
         poll(lambda: self.process.poll() is not None or mount_entry(self.mountpoint), f"{self.name} to mount")
         if self.process.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.process.returncode}: {self.log_text()}")
+
+    def wait_until_started(self):
+        """A daemon that has just mounted still has to do with its mount, which is busy meanwhile."""
+        last_words = (f" on {self.mountpoint}, transport ", " listens on ")
+        poll(
+            lambda: self.process.poll() is not None or any(words in self.new_log_text() for words in last_words),
+            f"{self.name} to start",
+        )
+
+    def new_log_text(self):
+        return self.log.read_bytes()[self.log_start :].decode(errors="replace")
 
     def log_text(self):
         return self.log.read_text(errors="replace")[-4000:]
@@ -175,14 +189,14 @@ class TarnTest(unittest.TestCase):
         run(program("mkfs.tarnfs"), "-s", size, image)
         return image
 
-    def mount(self, image, name="mount", options="", mirror=None):
-        """Mounts an image; `mirror` is a port."""
+    def mount(self, image, name="mount", options="", mirror=None, started=True):
+        """Mounts an image; `mirror` is a port. Returns when the daemon has started, or else when there is the mount."""
         transport = os.environ.get("TARNFS_TEST_IO_URING", "auto")
         words = [f"io_uring={transport}", options, f"mirror=tcp://127.0.0.1:{mirror}" if mirror else ""]
         words = [word for word in words if word]
         command = [program("tarnfs"), "-f", "-o", ",".join(words), image]
         mountpoint = self.make_directory(name)
-        return self.start(f"tarnfs {image.name}", [*command, mountpoint], mountpoint)
+        return self.start(f"tarnfs {image.name}", [*command, mountpoint], mountpoint, started)
 
     def start_mirror(self, port, name="mirror"):
         mountpoint = self.make_directory(name)
@@ -190,9 +204,9 @@ class TarnTest(unittest.TestCase):
         command += ["--image", self.directory / f"{name}.tarnfs", "--mount", mountpoint]
         return self.start("tarn-mirrord", command, mountpoint)
 
-    def start(self, name, command, mountpoint):
+    def start(self, name, command, mountpoint, started=True):
         log = self.directory / f"{mountpoint.name}.log"
-        daemon = Daemon(name, command, mountpoint, log)
+        daemon = Daemon(name, command, mountpoint, log, started)
         self.daemons.append(daemon)
         return daemon
 

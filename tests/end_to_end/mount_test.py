@@ -69,7 +69,7 @@ class Background(TarnTest):
         """It asks its own mount for something, and once nothing could end it while it waited for itself."""
         image = self.make_volume(size="64M")
         for _ in range(20):
-            daemon = self.mount(image)
+            daemon = self.mount(image, started=False)
             started = time.monotonic()
             poll(lambda end=started + self.random.uniform(0, 0.03): time.monotonic() > end, "a moment of its start")
             daemon.kill()
