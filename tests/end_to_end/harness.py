@@ -74,6 +74,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def errno_as_user(user, act):
+    """The errno of act() in a process of an ordinary user; 0 when it succeeds."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            act()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def mount_entry(directory):
     """(connection number, type, source) of what is mounted on the directory, or None. Does not touch the mount."""
     found = None

@@ -12,7 +12,7 @@ import stat
 import unittest
 
 import harness
-from harness import TarnTest
+from harness import TarnTest, errno_as_user
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
@@ -55,21 +55,6 @@ def user_namespace(first_shown, count=65536):
         os.waitpid(child, 0)
         os.close(ready)
         os.close(tell)
-
-
-def as_user(user, act):
-    """The errno of act() in a process of an ordinary user; 0 when it succeeds."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            act()
-            os._exit(0)
-        except OSError as error:
-            os._exit(error.errno)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def owner(path):
@@ -134,7 +119,7 @@ class Idmapped(TarnTest):
             below = os.open(place, os.O_RDONLY)
             os.link(f"/proc/self/fd/{unnamed}", "unnamed", src_dir_fd=below, dst_dir_fd=below, follow_symlinks=True)
 
-        self.assertEqual(as_user(SHIFT + 7, make_all), 0)
+        self.assertEqual(errno_as_user(SHIFT + 7, make_all), 0)
         for name in ("directory", "symlink", "fifo", "moved", "linked", "again", "unnamed"):
             self.assertEqual(owner(place / name), (SHIFT + 7, SHIFT + 7), name)
             self.assertEqual(owner(self.root / name), (7, 7), name)
@@ -142,10 +127,10 @@ class Idmapped(TarnTest):
         os.chown(place / "again", SHIFT + 8, SHIFT + 9)
         self.assertEqual(owner(self.root / "again"), (8, 9))
         self.assert_errno(errno.EOVERFLOW, os.chown, place / "again", 8, 9)
-        self.assertEqual(as_user(SHIFT + 7, lambda: os.chmod(place / "again", 0o777)), errno.EPERM)
-        self.assertEqual(as_user(SHIFT + 8, lambda: os.chmod(place / "again", 0o777)), 0)
+        self.assertEqual(errno_as_user(SHIFT + 7, lambda: os.chmod(place / "again", 0o777)), errno.EPERM)
+        self.assertEqual(errno_as_user(SHIFT + 8, lambda: os.chmod(place / "again", 0o777)), 0)
         # Who is not known there cannot make anything.
-        self.assertEqual(as_user(7, lambda: (place / "new").touch()), errno.EOVERFLOW)
+        self.assertEqual(errno_as_user(7, lambda: (place / "new").touch()), errno.EOVERFLOW)
 
     def test_who_asks_is_known_without_a_word_of_the_kernel(self):
         path = self.root / "program"
@@ -158,7 +143,7 @@ class Idmapped(TarnTest):
                     lambda: os.copy_file_range(source.fileno(), program.fileno(), 100, 0, 0),
                 ):
                     os.chmod(path, 0o6666)
-                    self.assertEqual(as_user(user, act), 0)
+                    self.assertEqual(errno_as_user(user, act), 0)
                     self.assertEqual(stat.S_IMODE(path.stat().st_mode), left, f"of user {user}")
 
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 
 import harness
-from harness import TarnTest, poll, tarn
+from harness import TarnTest, errno_as_user, poll, tarn
 
 FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 
@@ -24,20 +24,6 @@ def write_durably(path, content):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def errno_as_user(user, act):
-    """The errno of act() in a process of an ordinary user; 0 when it succeeds."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgid(user)
-            os.setuid(user)
-            act()
-            os._exit(0)
-        except OSError as error:
-            os._exit(error.errno)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class Shutdown(TarnTest):
