@@ -62,67 +62,79 @@ Result<std::uint64_t> size_blocks_of(int descriptor, const std::string& path) {
   return static_cast<std::uint64_t>(st.st_size) / kBlockSize;
 }
 
-bool is_block_device(const std::string& path) {
-  struct stat found {};
-  return ::stat(path.c_str(), &found) == 0 && S_ISBLK(found.st_mode);
-}
-
-// Opens with O_DIRECT, or without it where the file system below refuses it (some tmpfs do). Who writes to a block
-// device claims it, so that nobody makes a file system there, mounts it or gives it to a volume manager meanwhile, and
-// fails with EBUSY where somebody else has it.
-int open_direct(const std::string& path, int flags, mode_t mode) {
-  if ((flags & O_ACCMODE) == O_RDWR && is_block_device(path)) flags = (flags & ~O_CREAT) | O_EXCL;
-  const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, mode);
-  if (descriptor >= 0 || errno != EINVAL) return descriptor;
-  return ::open(path.c_str(), flags | O_CLOEXEC, mode);
+// Opens with O_DIRECT, or without it where the file system below refuses it (some tmpfs do).
+Descriptor open_direct(const std::string& path, int flags, mode_t mode) {
+  Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, mode));
+  if (descriptor || errno != EINVAL) return descriptor;
+  return Descriptor(::open(path.c_str(), flags | O_CLOEXEC, mode));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::open(const std::string& path, DeviceMode mode) {
-  int descriptor = open_direct(path, mode == DeviceMode::kReadOnly ? O_RDONLY : O_RDWR, 0);
-  const bool may_write = descriptor >= 0 && mode != DeviceMode::kReadOnly;
-  if (descriptor < 0 && mode == DeviceMode::kReadOnlyAtFirst) descriptor = open_direct(path, O_RDONLY, 0);
-  if (descriptor < 0) return errno_error("open image", path, errno);
-  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, 0));
-  TARNFS_ASSIGN(const std::uint64_t size_blocks, size_blocks_of(descriptor, path));
-  TARNFS_ASSIGN(device->is_block_device_, is_block_device_of(descriptor, path));
-  TARNFS_TRY(lock_whole(descriptor, path, mode == DeviceMode::kReadWrite));
+  Descriptor descriptor = open_direct(path, mode == DeviceMode::kReadOnly ? O_RDONLY : O_RDWR, 0);
+  const bool may_write = descriptor && mode != DeviceMode::kReadOnly;
+  if (!descriptor && mode == DeviceMode::kReadOnlyAtFirst) descriptor = open_direct(path, O_RDONLY, 0);
+  if (!descriptor) return errno_error("open image", path, errno);
+  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, std::move(descriptor), 0));
+  const int number = device->descriptor_.number();
+  TARNFS_ASSIGN(device->size_blocks_, size_blocks_of(number, path));
+  TARNFS_ASSIGN(device->is_block_device_, is_block_device_of(number, path));
+  if (may_write) TARNFS_TRY(device->claim());
+  TARNFS_TRY(lock_whole(number, path, mode == DeviceMode::kReadWrite));
   device->may_write_ = may_write;
-  device->size_blocks_ = size_blocks;
   return device;
+}
+
+// Whoever writes to a block device claims it, so that nobody makes a file system there, mounts it or gives it to a
+// volume manager meanwhile.
+Status FileBlockDevice::claim() {
+  if (!is_block_device_ || claim_) return {};
+  claim_ = Descriptor(::open(path_.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
+  return claim_ ? Status() : Status(errno_error("open image", path_, errno));
+}
+
+void FileBlockDevice::leave_claim() {
+  claim_ = Descriptor();
+}
+
+Status FileBlockDevice::give_back() {
+  struct flock lock {};
+  lock.l_type = F_UNLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(descriptor_.number(), F_OFD_SETLK, &lock) != 0) return errno_error("unlock", path_, errno);
+  leave_claim();
+  return {};
 }
 
 Status FileBlockDevice::make_writable() {
   if (!may_write_) return Error(ErrorCode::kReadOnly, path_ + " cannot be opened for writing");
-  return lock_whole(descriptor_, path_, true);
+  return lock_whole(descriptor_.number(), path_, true);
 }
 
 Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::string& path, std::uint64_t size_blocks) {
-  const int descriptor = open_direct(path, O_RDWR | O_CREAT, 0600);
-  if (descriptor < 0) return errno_error("create image", path, errno);
-  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, descriptor, size_blocks));
-  TARNFS_TRY(lock_whole(descriptor, path, true));
+  Descriptor descriptor = open_direct(path, O_RDWR | O_CREAT, 0600);
+  if (!descriptor) return errno_error("create image", path, errno);
+  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, std::move(descriptor), size_blocks));
+  const int number = device->descriptor_.number();
   struct stat st {};
-  if (::fstat(descriptor, &st) != 0) return errno_error("stat", path, errno);
+  if (::fstat(number, &st) != 0) return errno_error("stat", path, errno);
   device->is_block_device_ = S_ISBLK(st.st_mode);
+  TARNFS_TRY(device->claim());
+  TARNFS_TRY(lock_whole(number, path, true));
   if (S_ISREG(st.st_mode)) {
-    if (::ftruncate(descriptor, static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
+    if (::ftruncate(number, static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
       return errno_error("set the size of", path, errno);
     }
     return device;
   }
-  TARNFS_ASSIGN(const std::uint64_t device_blocks, size_blocks_of(descriptor, path));
+  TARNFS_ASSIGN(const std::uint64_t device_blocks, size_blocks_of(number, path));
   if (size_blocks > device_blocks) {
     return Error(ErrorCode::kNoSpace, path + " has " + std::to_string(device_blocks) + " blocks of 4096 bytes, but " +
                                           std::to_string(size_blocks) + " are asked for");
   }
   if (size_blocks == 0) device->size_blocks_ = device_blocks;
   return device;
-}
-
-FileBlockDevice::~FileBlockDevice() {
-  ::close(descriptor_);
 }
 
 Status FileBlockDevice::read(Address first, std::span<std::byte> out) {
@@ -132,7 +144,7 @@ Status FileBlockDevice::read(Address first, std::span<std::byte> out) {
   }
   auto offset = static_cast<off_t>(first.value * kBlockSize);
   while (!out.empty()) {
-    const ssize_t n = ::pread(descriptor_, out.data(), out.size(), offset);
+    const ssize_t n = ::pread(descriptor_.number(), out.data(), out.size(), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno_error("read block " + std::to_string(first.value) + " of", path_, errno);
     if (n == 0) return Error(ErrorCode::kIo, "read of " + path_ + ": the image is shorter than it was");
@@ -156,7 +168,7 @@ Status FileBlockDevice::write(Address first, std::span<const PageRef> pages) {
       vectors[i].iov_base = const_cast<std::byte*>(pages[i].data()) + skip;
       vectors[i].iov_len = kBlockSize - skip;
     }
-    const ssize_t n = ::pwritev(descriptor_, vectors.data(), static_cast<int>(count), offset);
+    const ssize_t n = ::pwritev(descriptor_.number(), vectors.data(), static_cast<int>(count), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       return errno_error("write block " + std::to_string(static_cast<std::uint64_t>(offset) / kBlockSize) + " of",
@@ -173,7 +185,7 @@ Status FileBlockDevice::write(Address first, std::span<const PageRef> pages) {
 Status FileBlockDevice::flush() {
   MutexLock lock(flush_mutex_);
   if (flush_failed_) return Error(ErrorCode::kIo, "flush " + path_ + ": an earlier flush has failed");
-  if (::fdatasync(descriptor_) == 0) return {};
+  if (::fdatasync(descriptor_.number()) == 0) return {};
   flush_failed_ = true;
   return errno_error("flush", path_, errno);
 }
@@ -184,8 +196,8 @@ Status FileBlockDevice::discard(Address first, std::uint64_t count_blocks) {
     return Error(ErrorCode::kIo, "discard in " + path_ + " beyond its end at block " + std::to_string(first.value));
   }
   std::array<std::uint64_t, 2> range = {first.value * kBlockSize, count_blocks * kBlockSize};
-  const int rc = is_block_device_ ? ::ioctl(descriptor_, BLKDISCARD, range.data())
-                                  : ::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+  const int rc = is_block_device_ ? ::ioctl(descriptor_.number(), BLKDISCARD, range.data())
+                                  : ::fallocate(descriptor_.number(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                                 static_cast<off_t>(range[0]), static_cast<off_t>(range[1]));
   if (rc == 0) return {};
   if (errno == EOPNOTSUPP || errno == ENOTTY) {

@@ -2,19 +2,22 @@
 //
 // Invariants:
 //   1. While it is open for writing no other process has it open for writing or reading (an OFD lock on the whole
-//      file), and of a block device the kernel lets nobody else mount it or claim it (O_EXCL). make_writable()
-//      exchanges one lock for the other in one step, so nobody has written in between.
-//   2. After a failed flush every later one fails. The kernel tells of lost writes once: without this a second flush
+//      file). make_writable() exchanges one lock for the other in one step, so nobody has written in between.
+//   2. A block device that may be written is claimed (O_EXCL): the kernel lets nobody else mount it or claim it, but
+//      between leave_claim() and claim().
+//   3. After a failed flush every later one fails. The kernel tells of lost writes once: without this a second flush
 //   would say that all is well. So one flush runs at a time.
 //
 // Thread safety: as BlockDevice.
-// Ownership: owns its descriptor, which is closed on exec.
+// leave_claim(), claim() and give_back() from one thread at a time.
+// Ownership: owns its descriptors, which are closed on exec.
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "common/block_device.h"
+#include "common/descriptor.h"
 #include "common/mutex.h"
 
 namespace tarnfs {
@@ -36,7 +39,14 @@ class FileBlockDevice final : public BlockDevice {
   // `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
   static Result<std::unique_ptr<FileBlockDevice>> create(const std::string& path, std::uint64_t size_blocks);
 
-  ~FileBlockDevice() override;
+  // Leaves the claim to somebody who acts for this process: the kernel, when it mounts the device.
+  void leave_claim();
+  // kBusy when somebody else has it. Does nothing for what is no block device.
+  Status claim();
+  // Lets others open it while this is still open. Nothing may be written any more.
+  Status give_back();
+  bool is_block_device() const { return is_block_device_; }
+
   FileBlockDevice(const FileBlockDevice&) = delete;
   FileBlockDevice& operator=(const FileBlockDevice&) = delete;
 
@@ -48,11 +58,13 @@ class FileBlockDevice final : public BlockDevice {
   Status discard(Address first, std::uint64_t count_blocks) override;
 
  private:
-  FileBlockDevice(std::string path, int descriptor, std::uint64_t size_blocks)
-      : path_(std::move(path)), descriptor_(descriptor), size_blocks_(size_blocks) {}
+  FileBlockDevice(std::string path, Descriptor descriptor, std::uint64_t size_blocks)
+      : path_(std::move(path)), descriptor_(std::move(descriptor)), size_blocks_(size_blocks) {}
 
   const std::string path_;
-  const int descriptor_;
+  const Descriptor descriptor_;
+  // Nothing is read or written through it, so that closing it ends the claim at once.
+  Descriptor claim_;
   // Set before the device is handed out, then constant.
   bool may_write_ = true;
   std::uint64_t size_blocks_;

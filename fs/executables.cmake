@@ -16,10 +16,12 @@ tarnfs_program(mount.tarnfs fs/tools/mount_tarnfs_main.cpp LINKS fs/tools)
 tarnfs_program(umount.tarnfs fs/tools/umount_tarnfs_main.cpp LINKS fs/tools)
 
 # In the build directory too, so that what was built can be tried without installing it.
-foreach(helper mount umount mkfs fsck)
-  add_custom_command(TARGET ${helper}.tarnfs POST_BUILD
-                     COMMAND ${CMAKE_COMMAND} -E create_symlink ${helper}.tarnfs ${helper}.fuse.tarnfs
-                     WORKING_DIRECTORY $<TARGET_FILE_DIR:${helper}.tarnfs> VERBATIM)
-  include(GNUInstallDirs)
-  install(CODE "file(CREATE_LINK ${helper}.tarnfs \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_SBINDIR}/${helper}.fuse.tarnfs\" SYMBOLIC)")
+include(GNUInstallDirs)
+foreach(kind fuse fuseblk)
+  foreach(helper mount umount mkfs fsck)
+    add_custom_command(TARGET ${helper}.tarnfs POST_BUILD
+                       COMMAND ${CMAKE_COMMAND} -E create_symlink ${helper}.tarnfs ${helper}.${kind}.tarnfs
+                       WORKING_DIRECTORY $<TARGET_FILE_DIR:${helper}.tarnfs> VERBATIM)
+    install(CODE "file(CREATE_LINK ${helper}.tarnfs \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_SBINDIR}/${helper}.${kind}.tarnfs\" SYMBOLIC)")
+  endforeach()
 endforeach()

@@ -9,8 +9,8 @@
 
 #include <string>
 
+#include "common/descriptor.h"
 #include "common/result.h"
-#include "fs/control/unix_socket.h"
 
 namespace tarnfs {
 

@@ -8,7 +8,9 @@
 namespace tarnfs {
 namespace {
 
-constexpr std::string_view kType = "fuse.tarnfs";
+bool is_tarnfs(const MountEntry& entry) {
+  return entry.type == "fuse.tarnfs" || entry.type == "fuseblk.tarnfs";
+}
 
 bool is_octal(char c) {
   return c >= '0' && c <= '7';
@@ -58,7 +60,7 @@ std::vector<MountEntry> read_mount_table() {
 
 std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, const std::string& image) {
   for (const MountEntry& entry : table) {
-    if (entry.type == kType && entry.source == image) return entry;
+    if (is_tarnfs(entry) && entry.source == image) return entry;
   }
   return std::nullopt;
 }
@@ -66,7 +68,7 @@ std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, 
 std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, const std::string& mountpoint) {
   const auto seen = std::find_if(table.rbegin(), table.rend(),
                                  [&](const MountEntry& entry) { return entry.mountpoint == mountpoint; });
-  if (seen == table.rend() || seen->type != kType) return std::nullopt;
+  if (seen == table.rend() || !is_tarnfs(*seen)) return std::nullopt;
   return *seen;
 }
 

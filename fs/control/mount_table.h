@@ -12,7 +12,7 @@ namespace tarnfs {
 
 struct MountEntry {
   std::string mountpoint;
-  std::string type;    // such as fuse.tarnfs
+  std::string type;    // fuse.tarnfs; fuseblk.tarnfs on a block device
   std::string source;  // the device
   std::string root;    // what of the file system is seen there: "/" is all of it
 };

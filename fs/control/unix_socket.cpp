@@ -64,10 +64,6 @@ Status remove_stale(const std::string& path) {
 
 }  // namespace
 
-Descriptor::~Descriptor() {
-  if (number_ >= 0) ::close(number_);
-}
-
 Result<Descriptor> listen_at(const std::string& path) {
   TARNFS_ASSIGN(const sockaddr_un address, address_of(path));
   TARNFS_TRY(remove_stale(path));

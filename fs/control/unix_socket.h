@@ -1,6 +1,6 @@
-// A descriptor that closes itself, and unix sockets with deadlines.
+// Unix sockets with deadlines.
 //
-// Thread safety: a Descriptor belongs to one thread at a time; the functions may be called from any.
+// Thread safety: the functions may be called from any thread.
 // Errors: kInvalid for a path that is too long, kDisconnected when nobody listens, kTimeout.
 #pragma once
 
@@ -8,31 +8,13 @@
 
 #include <chrono>
 #include <string>
-#include <utility>
 
+#include "common/descriptor.h"
 #include "common/result.h"
 
 namespace tarnfs {
 
 using Deadline = std::chrono::steady_clock::time_point;
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~Descriptor();
-
-  int number() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
-
- private:
-  int number_ = -1;
-};
 
 // A listening socket at `path` that only its owner may connect to. Takes the place of one that nobody listens on any
 // more; kBusy when somebody does.

@@ -145,17 +145,39 @@ Status Primary::start_mount() {
   mount_options.checks_opens = options_.checks_opens || volume_->newest_root().protected_inodes > 0;
   mount_options.kernel_options = options_.kernel_options;
   mount_options.io_uring = options_.io_uring;
-  const auto on_end = [this] {
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(mount_ended_.number(), &one, sizeof one);
-  };
-  TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, on_end));
+  mount_options.on_block_device = device_->is_block_device() && ::geteuid() == 0;
+  TARNFS_TRY(mount(mount_options));
   over_io_uring_ = mount_->transport() == "io_uring";
   if (::geteuid() == 0) {
-    const Status registered = register_for_umount(image_, mountpoint_);
+    const char* const type = mount_options.on_block_device ? "fuseblk.tarnfs" : "fuse.tarnfs";
+    const Status registered = register_for_umount(image_, mountpoint_, type);
     if (!registered.ok()) log_warning(registered.error().describe() + "; umount may return before the daemon is gone");
   }
   log_info(fmt::format("mounted {} on {}, transport {}", image_, mountpoint_, mount_->transport()));
+  return {};
+}
+
+// Changes `mount_options` to what could be had.
+Status Primary::mount(FuseMountOptions& mount_options) {
+  FuseMountEvents events;
+  events.on_unmount = [this] { finish(); };
+  events.on_end = [this] {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(mount_ended_.number(), &one, sizeof one);
+  };
+  if (mount_options.on_block_device) {
+    // The kernel claims it now.
+    device_->leave_claim();
+    auto mounted = FuseMount::mount(*volume_, mount_options, events);
+    if (mounted.ok()) {
+      mount_ = std::move(*mounted);
+      return {};
+    }
+    TARNFS_TRY(device_->claim());
+    log_warning(mounted.error().describe() + "; mounted like an image in a file, without sync(2)");
+    mount_options.on_block_device = false;
+  }
+  TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, std::move(events)));
   return {};
 }
 
@@ -199,18 +221,29 @@ Status Primary::close() {
   if (!device_) return {};
   closing_ = true;
   mount_.reset();
-  Status result;
-  if (volume_ && !read_only_ && !volume_->status().shut_down) result = take_last_state();
+  finish();
+  senders_.clear();
+  volume_.reset();
+  device_.reset();
+  MutexLock lock(finish_mutex_);
+  return finished_status_;
+}
+
+// Whoever comes while it runs waits until it is done.
+void Primary::finish() {
+  MutexLock lock(finish_mutex_);
+  if (finished_) return;
+  finished_ = true;
+  closing_ = true;
+  if (volume_ && !read_only_ && !volume_->status().shut_down) finished_status_ = take_last_state();
   for (const auto& sender : senders_) sender->stop();
   control_.reset();
   if (volume_) {
     const Status closed = volume_->close();
-    if (result.ok()) result = closed;
+    if (finished_status_.ok()) finished_status_ = closed;
   }
-  senders_.clear();
-  volume_.reset();
-  device_.reset();
-  return result;
+  const Status given_back = device_->give_back();
+  if (finished_status_.ok()) finished_status_ = given_back;
 }
 
 Status Primary::take_last_state() {

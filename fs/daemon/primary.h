@@ -2,8 +2,10 @@
 //
 // Invariants:
 //   1. What start() built is taken apart in the opposite order, on every path.
-//   2. Once the mount is gone, run() takes a last consistency point, gives connected mirrors a bounded time to publish
-//      it, closes the volume and only then lets go of the image.
+//   2. Once the kernel has nothing more to write, a last consistency point is taken, connected mirrors get a bounded
+//   time
+//      to publish it, the volume is closed, and only then the image is let go. On a block device umount(2) waits for
+//      that.
 //
 // Thread safety: start() and run() from one thread, whose process has no other threads before start().
 // Errors: each with what failed, on what and why.
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "common/file_block_device.h"
+#include "common/mutex.h"
 #include "fs/control/server.h"
 #include "fs/control/unix_socket.h"
 #include "fs/daemon/mount_options.h"
@@ -43,9 +46,11 @@ class Primary {
   Status open_volume();
   Status start_control();
   Status start_mount();
+  Status mount(FuseMountOptions& mount_options);
   void wait_for_end(const Descriptor& signals);
   void obey_signal(const Descriptor& signals);
   Status close();
+  void finish();
   Status take_last_state();
   Result<std::string> answer_status();
   Result<std::string> answer_cp(const ControlRequest& request);
@@ -62,6 +67,12 @@ class Primary {
   std::atomic<bool> closing_{false};
   std::atomic<bool> over_io_uring_{false};
 
+  Mutex finish_mutex_;
+  bool finished_ TARNFS_GUARDED_BY(finish_mutex_) = false;
+  Status finished_status_ TARNFS_GUARDED_BY(finish_mutex_);
+
+  // Made by start() and taken away by close(); finish() ends what they do, on a thread of the mount when the kernel
+  // waits for it.
   std::unique_ptr<FileBlockDevice> device_;
   ChangeFanOut fan_out_;
   std::vector<std::unique_ptr<Sender>> senders_;

@@ -77,6 +77,7 @@ void add_name_operations(fuse_lowlevel_ops& operations);
 void add_inode_operations(fuse_lowlevel_ops& operations);
 void add_data_operations(fuse_lowlevel_ops& operations);
 void add_directory_operations(fuse_lowlevel_ops& operations);
+void add_volume_operations(fuse_lowlevel_ops& operations);
 // The FUSE_IOCTL operation: flags of inodes, and the end of a volume.
 void answer_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void* argument, fuse_file_info* file,
                   unsigned flags, const void* in, std::size_t in_bytes, std::size_t out_bytes);

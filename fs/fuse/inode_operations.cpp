@@ -121,22 +121,6 @@ void answer_readlink(fuse_req_t request, fuse_ino_t inode) {
   fuse_reply_readlink(request, target->c_str());
 }
 
-void answer_statfs(fuse_req_t request, fuse_ino_t /*inode*/) {
-  const FileSystemUsage usage = file_system_of(request).usage();
-  struct statvfs result {};
-  result.f_bsize = kBlockSize;
-  result.f_frsize = kBlockSize;
-  result.f_blocks = usage.size_blocks;
-  result.f_bfree = usage.free_blocks;
-  result.f_bavail = usage.available_blocks;
-  // Inodes are made as they are needed: as many more as there are free blocks is a promise that can be kept.
-  result.f_files = usage.inode_count + usage.free_blocks;
-  result.f_ffree = usage.free_blocks;
-  result.f_favail = usage.available_blocks;
-  result.f_namemax = kNameMaxBytes;
-  fuse_reply_statfs(request, &result);
-}
-
 // Size 0 asks for the length.
 void reply_value(fuse_req_t request, const std::string& value, std::size_t size) {
   if (size == 0) {
@@ -215,7 +199,6 @@ void add_inode_operations(fuse_lowlevel_ops& operations) {
   operations.getattr = answered_here<answer_getattr>();
   operations.setattr = answered_here<answer_setattr>();
   operations.readlink = answered_here<answer_readlink>();
-  operations.statfs = answer_statfs;
   operations.getxattr = answered_here<answer_getxattr>();
   operations.listxattr = answered_here<answer_listxattr>();
   operations.setxattr = answered_here<answer_setxattr>();

@@ -31,8 +31,11 @@ enum class IoUring { kAuto, kOn, kOff };
 
 struct FuseMountOptions {
   std::string mountpoint;
-  std::string source;         // shown as the device: the path of the image
-  bool read_only = false;     // as the kernel sees it
+  std::string source;      // shown as the device: the path of the image
+  bool read_only = false;  // as the kernel sees it
+  // The source is a block device, and the caller root: the kernel claims it for the time of the mount, sync(2) and
+  // syncfs(2) wait for a consistency point where the library passes them on, and unmounting waits for on_unmount.
+  bool on_block_device = false;
   bool revalidate = false;    // the file system changes by itself (a mirror): the kernel asks again on every call
   bool checks_opens = false;  // the kernel asks for each open, and what is immutable or append-only is protected
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
@@ -40,12 +43,19 @@ struct FuseMountOptions {
   unsigned threads_max = 32;                // at least twice what the kernel does in the background (session.cpp)
 };
 
+// What the mount tells its owner, from threads of its own. wait() and the destructor return after on_end, so neither
+// may call them. Both may be empty.
+struct FuseMountEvents {
+  // With on_block_device, once, when the kernel has nothing more to write: unmounting waits until it has returned. Not
+  // when the mount ends in another way.
+  std::function<void()> on_unmount;
+  std::function<void()> on_end;  // once, after the session's last request
+};
+
 class FuseMount {
  public:
-  // Calls `on_end` (may be empty) once, from a thread of the mount, after the session's last request. wait() and the
-  // destructor return after it, so it must not call them.
   static Result<std::unique_ptr<FuseMount>> mount(FileSystem& file_system, const FuseMountOptions& options,
-                                                  std::function<void()> on_end);
+                                                  FuseMountEvents events);
   // Whether the mountpoint and the transport that `options` ask for are there.
   static Status check(const FuseMountOptions& options);
   virtual ~FuseMount() = default;

@@ -25,7 +25,7 @@ void send_request(const std::string& mountpoint) {
 
 }  // namespace
 
-void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool init_is_answered) {
+void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool on_block_device, bool init_is_answered) {
   // The kernel sends it only when it has dealt with the answer to INIT, which sets the figure too.
   if (!init_is_answered) send_request(mountpoint);
   struct statx found {};
@@ -34,7 +34,8 @@ void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool init_is_
   // Somebody may have unmounted it: what is below has figures of its own.
   if ((found.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0) return;
   const std::string device = std::to_string(found.stx_dev_major) + ":" + std::to_string(found.stx_dev_minor);
-  std::fstream file("/sys/class/bdi/" + device + "/read_ahead_kb");
+  // A mount of the fuseblk kind shows the number of its block device, which has figures of its own.
+  std::fstream file("/sys/class/bdi/" + device + (on_block_device ? "-fuseblk" : "") + "/read_ahead_kb");
   unsigned kib = 0;
   if (!(file >> kib) || kib >= bytes / 1024) return;
   file.clear();

@@ -12,6 +12,7 @@
 namespace tarnfs {
 
 // For root, once somebody serves the mount: sends one request to it, unless INIT is known to be answered.
-void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool init_is_answered);
+// `on_block_device`: the mount is of the fuseblk kind.
+void set_read_ahead(const std::string& mountpoint, unsigned bytes, bool on_block_device, bool init_is_answered);
 
 }  // namespace tarnfs

@@ -62,6 +62,7 @@ std::string option_list(const FuseMountOptions& options) {
   std::string list = "default_permissions,subtype=tarnfs,max_read=" + std::to_string(kTransferMaxBytes);
   list += ",fsname=" + escaped(options.source);
   list += options.read_only ? ",ro" : ",rw";
+  if (options.on_block_device) list += ",blkdev,blksize=" + std::to_string(kBlockSize);
   for (const std::string& option : options.kernel_options) list += "," + escaped(option);
   return list;
 }
@@ -156,8 +157,8 @@ void install_wake_signal() {
 
 class FuseSession final : public FuseMount {
  public:
-  FuseSession(FileSystem& file_system, const FuseMountOptions& options, std::function<void()> on_end)
-      : served_{FrontEnd(file_system), this}, options_(options), on_end_(std::move(on_end)) {
+  FuseSession(FileSystem& file_system, const FuseMountOptions& options, FuseMountEvents events)
+      : served_{FrontEnd(file_system), this}, options_(options), events_(std::move(events)) {
     served_.front_end.revalidate = options.revalidate;
     served_.front_end.checks_opens = options.checks_opens;
     served_.front_end.timeout_seconds = options.revalidate ? 0 : kTimeoutSeconds;
@@ -189,6 +190,7 @@ class FuseSession final : public FuseMount {
   };
 
   static void answer_init(void* user_data, fuse_conn_info* connection);
+  static void answer_destroy(void* user_data);
   static ssize_t read_device(int descriptor, void* buffer, std::size_t size, void* user_data);
   static ssize_t write_device(int descriptor, iovec* parts, int count, void* user_data);
   Status create_session();
@@ -199,7 +201,7 @@ class FuseSession final : public FuseMount {
 
   Served served_;
   const FuseMountOptions options_;
-  const std::function<void()> on_end_;
+  const FuseMountEvents events_;
   bool ring_wanted_ = false;         // set by start()
   bool tells_ready_ = false;         // set by start()
   fuse_session* session_ = nullptr;  // set by start(), freed when the loop has ended
@@ -222,6 +224,16 @@ void FuseSession::answer_init(void* user_data, fuse_conn_info* connection) {
   if (!served.session->tells_ready_) served.session->take_ready(false);
 }
 
+// The kernel sends it for block devices, and waits. libfuse calls it too when a session is closed without one.
+void FuseSession::answer_destroy(void* user_data) {
+  const FuseSession& session = *static_cast<Served*>(user_data)->session;
+  {
+    MutexLock lock(session.mutex_);
+    if (session.state_ >= State::kClosing) return;
+  }
+  if (session.events_.on_unmount) session.events_.on_unmount();
+}
+
 ssize_t FuseSession::read_device(int descriptor, void* buffer, std::size_t size, void* user_data) {
   return read_request(static_cast<Served*>(user_data)->front_end.connection, descriptor, buffer, size);
 }
@@ -242,10 +254,12 @@ void FuseSession::take_ready(bool over_io_uring) {
 Status FuseSession::create_session() {
   fuse_lowlevel_ops operations{};
   operations.init = answer_init;
+  operations.destroy = answer_destroy;
   add_name_operations(operations);
   add_inode_operations(operations);
   add_data_operations(operations);
   add_directory_operations(operations);
+  add_volume_operations(operations);
 
   const std::string list = option_list(options_) + (ring_wanted_ ? ",io_uring" : "");
   std::array<const char*, 3> words = {"tarnfs", "-o", list.c_str()};
@@ -311,7 +325,7 @@ Status FuseSession::start() {
     if (state_ != State::kServing) return {};  // somebody has unmounted it already
     over_io_uring = over_io_uring_;
   }
-  set_read_ahead(options_.mountpoint, kTransferMaxBytes, tells_ready_);
+  set_read_ahead(options_.mountpoint, kTransferMaxBytes, options_.on_block_device, tells_ready_);
   if (over_io_uring || !ring_wanted_) return {};
   const std::string message_start = "mount on " + options_.mountpoint + ": io_uring could not be set up";
   if (options_.io_uring == IoUring::kOn) return Error(ErrorCode::kUnsupported, message_start);
@@ -327,7 +341,7 @@ void FuseSession::loop() {
   fuse_loop_cfg_destroy(config);
   if (result != 0) log_error("serve " + options_.mountpoint + ": " + std::strerror(result < 0 ? -result : result));
   close_session();
-  if (on_end_) on_end_();
+  if (events_.on_end) events_.on_end();
   MutexLock lock(mutex_);
   state_ = State::kEnded;
   changed_.notify_all();
@@ -429,8 +443,8 @@ Status FuseMount::check(const FuseMountOptions& options) {
 }
 
 Result<std::unique_ptr<FuseMount>> FuseMount::mount(FileSystem& file_system, const FuseMountOptions& options,
-                                                    std::function<void()> on_end) {
-  auto session = std::make_unique<FuseSession>(file_system, options, std::move(on_end));
+                                                    FuseMountEvents events) {
+  auto session = std::make_unique<FuseSession>(file_system, options, std::move(events));
   TARNFS_TRY(session->start());
   return std::unique_ptr<FuseMount>(std::move(session));
 }

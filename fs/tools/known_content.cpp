@@ -8,9 +8,9 @@
 #include <cstring>
 #include <memory>
 
+#include "common/descriptor.h"
 #include "common/file_block_device.h"
 #include "common/format.h"
-#include "fs/control/unix_socket.h"
 
 namespace tarnfs {
 namespace {

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/descriptor.h"
 #include "common/result.h"
-#include "fs/control/unix_socket.h"
 
 namespace tarnfs {
 

@@ -139,7 +139,7 @@ Status mount_again(const MountEntry& mounted, const std::string& directory, cons
   }
   // Without an option that mount(8) notes, umount(8) would not call its helper (fs/daemon/umount_registration.h).
   TARNFS_TRY(run_and_wait(
-      {"mount", "-i", "-f", "--no-canonicalize", "-t", "fuse.tarnfs", "-o", "x-tarnfs", "--", mounted.source, path}));
+      {"mount", "-i", "-f", "--no-canonicalize", "-t", mounted.type, "-o", "x-tarnfs", "--", mounted.source, path}));
   return {};
 }
 

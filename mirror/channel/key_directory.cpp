@@ -13,7 +13,8 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <utility>
+
+#include "common/descriptor.h"
 
 namespace tarnfs {
 namespace {
@@ -27,23 +28,6 @@ constexpr const char* kSecretName = "secret.key";
 constexpr const char* kPublicName = "public.key";
 constexpr const char* kPeersName = "peers";
 
-class OpenFile {
- public:
-  explicit OpenFile(int number) : number_(number) {}
-  OpenFile(OpenFile&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  ~OpenFile() {
-    if (number_ >= 0) ::close(number_);
-  }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-  OpenFile& operator=(OpenFile&&) = delete;
-  int number() const { return number_; }
-  int release() { return std::exchange(number_, -1); }
-
- private:
-  int number_;
-};
-
 Error system_error(const std::string& what, int number) {
   ErrorCode code = ErrorCode::kIo;
   if (number == ENOENT || number == ENOTDIR) code = ErrorCode::kNotFound;
@@ -53,9 +37,9 @@ Error system_error(const std::string& what, int number) {
   return Error(code, what + ": " + (number == ELOOP ? "it is a symbolic link" : std::strerror(number)));
 }
 
-Result<OpenFile> open_directory(int at, const std::string& name, const std::string& path, int more_flags) {
-  OpenFile opened(::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | more_flags));
-  if (opened.number() < 0) {
+Result<Descriptor> open_directory(int at, const std::string& name, const std::string& path, int more_flags) {
+  Descriptor opened(::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | more_flags));
+  if (!opened) {
     const Error error = system_error("open the key directory " + path, errno);
     if (error.code() != ErrorCode::kNotFound) return error;
     return Error(error.code(), error.message() + "; make one with: tarn keygen DIR");
@@ -64,7 +48,7 @@ Result<OpenFile> open_directory(int at, const std::string& name, const std::stri
 }
 
 // Nobody but the owner, who is us or root, may do what `others` says.
-Status check_owner(const OpenFile& file, const std::string& path, mode_t others, const std::string& remedy) {
+Status check_owner(const Descriptor& file, const std::string& path, mode_t others, const std::string& remedy) {
   struct stat status = {};
   if (::fstat(file.number(), &status) != 0) return system_error("look at " + path, errno);
   if (status.st_uid != ::geteuid() && status.st_uid != 0) {
@@ -75,22 +59,22 @@ Status check_owner(const OpenFile& file, const std::string& path, mode_t others,
   return {};
 }
 
-Status check_directory(const OpenFile& directory, const std::string& path) {
+Status check_directory(const Descriptor& directory, const std::string& path) {
   return check_owner(directory, path, S_IWGRP | S_IWOTH,
                      " can be changed by other users, who could let anybody in; do: chmod go-w " + path);
 }
 
-Result<OpenFile> open_peers(const std::string& directory) {
-  TARNFS_ASSIGN(const OpenFile top, open_directory(AT_FDCWD, directory, directory, 0));
+Result<Descriptor> open_peers(const std::string& directory) {
+  TARNFS_ASSIGN(const Descriptor top, open_directory(AT_FDCWD, directory, directory, 0));
   TARNFS_TRY(check_directory(top, directory));
   const std::string path = directory + "/" + kPeersName;
-  TARNFS_ASSIGN(OpenFile peers, open_directory(top.number(), kPeersName, path, O_NOFOLLOW));
+  TARNFS_ASSIGN(Descriptor peers, open_directory(top.number(), kPeersName, path, O_NOFOLLOW));
   TARNFS_TRY(check_directory(peers, path));
   return peers;
 }
 
 // The bytes of a small regular file.
-Result<std::string> read_small(const OpenFile& file, const std::string& path) {
+Result<std::string> read_small(const Descriptor& file, const std::string& path) {
   struct stat status = {};
   if (::fstat(file.number(), &status) != 0) return system_error("look at " + path, errno);
   if (!S_ISREG(status.st_mode)) return Error(ErrorCode::kInvalid, path + " is no regular file");
@@ -102,9 +86,9 @@ Result<std::string> read_small(const OpenFile& file, const std::string& path) {
   return text;
 }
 
-Result<OpenFile> open_key(int at, const char* name, const std::string& path) {
-  OpenFile file(::openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-  if (file.number() < 0) return system_error("open the key " + path, errno);
+Result<Descriptor> open_key(int at, const char* name, const std::string& path) {
+  Descriptor file(::openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (!file) return system_error("open the key " + path, errno);
   return file;
 }
 
@@ -135,7 +119,7 @@ Result<Key> key_of(std::string_view text) {
 }
 
 template <class Key>
-Result<Key> key_in(const OpenFile& file, const std::string& path) {
+Result<Key> key_in(const Descriptor& file, const std::string& path) {
   TARNFS_ASSIGN(const std::string text, read_small(file, path));
   auto key = key_of<Key>(without_blanks(text));
   if (!key.ok()) return key.error().in(path);
@@ -143,16 +127,16 @@ Result<Key> key_in(const OpenFile& file, const std::string& path) {
 }
 
 // An error of kIo is the machine's, all others are the file's.
-Result<PublicKey> read_peer(const OpenFile& peers, const std::string& name, const std::string& path) {
-  TARNFS_ASSIGN(const OpenFile file, open_key(peers.number(), name.c_str(), path));
+Result<PublicKey> read_peer(const Descriptor& peers, const std::string& name, const std::string& path) {
+  TARNFS_ASSIGN(const Descriptor file, open_key(peers.number(), name.c_str(), path));
   TARNFS_TRY(check_owner(file, path, S_IWGRP | S_IWOTH, " can be changed by other users; do: chmod go-w " + path));
   return key_in<PublicKey>(file, path);
 }
 
-Status write_key(const OpenFile& directory, const char* name, const std::string& path, std::string_view key,
+Status write_key(const Descriptor& directory, const char* name, const std::string& path, std::string_view key,
                  mode_t mode) {
-  OpenFile file(::openat(directory.number(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
-  if (file.number() < 0) return system_error("make the key " + path, errno);
+  Descriptor file(::openat(directory.number(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+  if (!file) return system_error("make the key " + path, errno);
   const std::string line = std::string(key) + "\n";
   const ssize_t written = ::write(file.number(), line.data(), line.size());
   if (written < 0) return system_error("write " + path, errno);
@@ -163,7 +147,7 @@ Status write_key(const OpenFile& directory, const char* name, const std::string&
   return {};
 }
 
-Status check_absent(const OpenFile& directory, const char* name, const std::string& path) {
+Status check_absent(const Descriptor& directory, const char* name, const std::string& path) {
   struct stat status = {};
   if (::fstatat(directory.number(), name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
     return Error(ErrorCode::kExists, path +
@@ -202,7 +186,7 @@ Result<std::string> make_key_directory(const std::string& directory) {
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return system_error("make the directory " + directory, errno);
   }
-  TARNFS_ASSIGN(const OpenFile top, open_directory(AT_FDCWD, directory, directory, 0));
+  TARNFS_ASSIGN(const Descriptor top, open_directory(AT_FDCWD, directory, directory, 0));
   TARNFS_TRY(check_directory(top, directory));
   const std::string secret_path = directory + "/" + kSecretName;
   const std::string public_path = directory + "/" + kPublicName;
@@ -223,10 +207,10 @@ Result<std::string> make_key_directory(const std::string& directory) {
 }
 
 Result<SecretKey> read_secret_key(const std::string& directory) {
-  TARNFS_ASSIGN(const OpenFile top, open_directory(AT_FDCWD, directory, directory, 0));
+  TARNFS_ASSIGN(const Descriptor top, open_directory(AT_FDCWD, directory, directory, 0));
   TARNFS_TRY(check_directory(top, directory));
   const std::string path = directory + "/" + kSecretName;
-  TARNFS_ASSIGN(const OpenFile file, open_key(top.number(), kSecretName, path));
+  TARNFS_ASSIGN(const Descriptor file, open_key(top.number(), kSecretName, path));
   TARNFS_TRY(check_owner(file, path, S_IRWXG | S_IRWXO,
                          " is secret and other users can reach it; do: chmod 600 " + path +
                              ", and make new keys if somebody may have read it"));
@@ -234,8 +218,8 @@ Result<SecretKey> read_secret_key(const std::string& directory) {
 }
 
 Result<PeerKeys> read_peer_keys(const std::string& directory) {
-  TARNFS_ASSIGN(OpenFile peers, open_peers(directory));
-  TARNFS_ASSIGN(OpenFile listed, open_directory(peers.number(), ".", directory, 0));
+  TARNFS_ASSIGN(Descriptor peers, open_peers(directory));
+  TARNFS_ASSIGN(Descriptor listed, open_directory(peers.number(), ".", directory, 0));
   const std::unique_ptr<DIR, int (*)(DIR*)> list(::fdopendir(listed.number()), &::closedir);
   if (!list) return system_error("read the directory " + directory + "/" + kPeersName, errno);
   [[maybe_unused]] const int now_of_the_list = listed.release();

@@ -74,10 +74,11 @@ class RunningMirror final : public MirrorDaemon {
     mount_options.read_only = true;
     mount_options.revalidate = true;
     if (::geteuid() == 0) mount_options.kernel_options.emplace_back("allow_other");
-    TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, [this] {
-                    log_info(options_.mountpoint + " is no longer mounted");
-                    mounted_.store(false);
-                  }));
+    const auto on_end = [this] {
+      log_info(options_.mountpoint + " is no longer mounted");
+      mounted_.store(false);
+    };
+    TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, {.on_unmount = {}, .on_end = on_end}));
     mounted_.store(true);
     return {};
   }

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "fs/control/background.h"
 #include "fs/control/command_line.h"
+#include "fs/control/unix_socket.h"
 #include "mirror/channel/zmq_channel.h"
 #include "mirror/daemon/mirror_daemon.h"
 

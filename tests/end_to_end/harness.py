@@ -97,7 +97,8 @@ def mount_entry(directory):
         fields = before.split()
         if fields[4] == str(directory):
             kind, source = after.split()[:2]
-            found = (fields[2].split(":")[1], kind, source)
+            major, minor = map(int, fields[2].split(":"))
+            found = (str(major << 20 | minor), kind, source)
     return found
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Mounting and unmounting: in the background, through mount(8), and how long it takes."""
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import harness
 from harness import TarnTest, mount_entry, poll, program, run
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 FILES = 1_000_000 if harness.FULL else 20_000
 MOUNT_SECONDS_MAX = 0.2
 ROUNDS = 5
@@ -101,6 +103,42 @@ class OnABlockDevice(TarnTest):
         primary = self.mount(self.device, options="ro")
         primary.unmount()
 
+    def test_umount_waits_for_the_last_consistency_point(self):
+        """umount(2) itself: no helper is called."""
+        for number in range(5):
+            primary = self.mount(self.device, options="cp_interval=3600")
+            self.assertEqual(mount_entry(primary.mountpoint)[1:], ("fuseblk.tarnfs", str(self.device)))
+            (primary.mountpoint / f"file-{number}").write_bytes(os.urandom(1 << 20))
+            self.assertEqual(LIBC.umount2(bytes(primary.mountpoint), 0), 0)
+            self.assert_clean(self.device)
+            primary.wait()
+        primary = self.mount(self.device)
+        self.assertEqual(len(os.listdir(primary.mountpoint)), 5)
+        primary.terminate()
+        self.assertIsNone(mount_entry(primary.mountpoint))
+        self.assert_clean(self.device)
+
+    def test_what_syncfs_waited_for_is_durable(self):
+        if "libfuse3" in run("ldd", program("tarnfs")).stdout:
+            self.skipTest("the system's libfuse does not pass on syncfs(2)")
+        if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 18):
+            self.skipTest("this kernel does not pass on syncfs(2)")
+        primary = self.mount(self.device, options="cp_interval=3600")
+        content = os.urandom(3 << 20)
+        (primary.mountpoint / "file").write_bytes(content)
+        directory = os.open(primary.mountpoint, os.O_RDONLY)
+        self.assertEqual(LIBC.syncfs(directory), 0)
+        os.close(directory)
+        primary.kill()
+        primary = self.mount(self.device)
+        self.assertEqual((primary.mountpoint / "file").read_bytes(), content)
+        primary.unmount()
+        primary = self.mount(self.device, options="ro")
+        directory = os.open(primary.mountpoint, os.O_RDONLY)
+        self.assertEqual(LIBC.syncfs(directory), 0)
+        os.close(directory)
+        primary.unmount()
+
     def test_a_device_that_somebody_has_is_not_touched(self):
         claimed = self.claim()
         try:
@@ -111,6 +149,12 @@ class OnABlockDevice(TarnTest):
         finally:
             os.close(claimed)
         self.assert_clean(self.device)
+
+
+HELPERS = [
+    *("mount.tarnfs", "mount.fuse.tarnfs", "mount.fuseblk.tarnfs"),
+    *("umount.fuse.tarnfs", "umount.fuseblk.tarnfs"),
+]
 
 
 class Helpers(TarnTest):
@@ -126,7 +170,7 @@ class Helpers(TarnTest):
         if run("mount", "-t", "overlay", "overlay", "-o", layers, tools, expect=None).returncode != 0:
             self.skipTest("no overlay file system here: the helpers cannot be put into /sbin of a namespace")
         self.addCleanup(run, "umount", "-l", tools)
-        for name in ("mount.tarnfs", "mount.fuse.tarnfs", "umount.fuse.tarnfs"):
+        for name in HELPERS:
             Path(tools, name).unlink(missing_ok=True)
             os.symlink(program(name), f"{tools}/{name}")
 
@@ -143,6 +187,26 @@ class Helpers(TarnTest):
         self.assertEqual(len(os.listdir(self.mountpoint)), 10)
         run("umount", self.image)
         self.assertIsNone(mount_entry(self.mountpoint))
+
+    def test_a_block_device(self):
+        made = run("losetup", "--find", "--show", self.image, expect=None)
+        if made.returncode != 0:
+            self.skipTest("no loop devices here")
+        device = made.stdout.strip()
+        self.addCleanup(run, "losetup", "--detach", device)
+        second = self.make_directory("second")
+        run("mount", "-t", "tarnfs", "-o", "cp_interval=3600", device, self.mountpoint)
+        (self.mountpoint / "file").write_text("content")
+        run("mount", "-t", "tarnfs", device, second)
+        self.assertEqual((second / "file").read_text(), "content")
+        run("umount", second)
+        run("mount", "-o", "remount,ro", self.mountpoint)
+        self.assert_errno(errno.EROFS, (self.mountpoint / "other").touch)
+        run("mount", "-o", "remount,rw", self.mountpoint)
+        (self.mountpoint / "other").touch()
+        run("umount", self.mountpoint)
+        self.assertEqual(daemons_of(device), [])
+        self.assert_clean(device)
 
     def test_fstab(self):
         table = self.directory / "fstab"

@@ -135,13 +135,17 @@ TEST_CASE("the mount table") {
       "40 22 0:39 / /mnt/a\\040b rw,relatime shared:1 master:2 - fuse.tarnfs /images/x\\134y rw,user_id=0\n"
       "41 22 0:40 / /mnt/m rw - fuse.tarnfs /images/m rw\n"
       "42 22 0:41 / /mnt/m rw - tmpfs none rw\n"
+      "44 22 7:3 / /mnt/d rw - fuseblk.tarnfs /dev/loop3 rw,blksize=4096\n"
+      "45 22 7:4 / /mnt/n rw - fuseblk /dev/loop4 rw\n"
       "broken\n"
       "43 22 0:41 / /x rw shared:1\n");
-  REQUIRE(table.size() == 4);
+  REQUIRE(table.size() == 6);
   CHECK(tarnfs_mount_at(table, "/mnt/a b")->source == "/images/x\\y");
   CHECK(tarnfs_mount_of(table, "/images/x\\y")->mountpoint == "/mnt/a b");
   CHECK(tarnfs_mount_at(table, "/mnt/a b")->root == "/");
   CHECK(!tarnfs_mount_at(table, "/"));
   CHECK(!tarnfs_mount_at(table, "/mnt/m"));  // covered
   CHECK(tarnfs_mount_of(table, "/images/m"));
+  CHECK(tarnfs_mount_at(table, "/mnt/d")->type == "fuseblk.tarnfs");
+  CHECK(!tarnfs_mount_of(table, "/dev/loop4"));
 }

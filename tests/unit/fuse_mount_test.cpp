@@ -66,7 +66,7 @@ struct Mounted {
     options.checks_opens = checks_opens;
     options.kernel_options = {"allow_other", "suid", "dev"};
     options.io_uring = wanted_transport();
-    auto mounted = FuseMount::mount(file_system, options, [this] { ended = true; });
+    auto mounted = FuseMount::mount(file_system, options, {.on_unmount = {}, .on_end = [this] { ended = true; }});
     REQUIRE_MESSAGE(mounted.ok(), (mounted.ok() ? "" : mounted.error().describe()));
     mount = std::move(*mounted);
   }

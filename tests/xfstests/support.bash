@@ -27,3 +27,9 @@ _filesystem_timestamp_range() {
 _acl_get_max() {
   echo "$(((4096 - 4) / 8))"
 }
+
+# df shows what is mounted from a block device as fuseblk, whatever mount(8) was told.
+_fs_type() {
+  [ $# -eq 1 ] || _exit 1
+  _df_device "$1" | $AWK_PROG '{ print $2 }' | sed -e 's/fuseblk/fuse/'
+}
