@@ -33,3 +33,18 @@ _fs_type() {
   [ $# -eq 1 ] || _exit 1
   _df_device "$1" | $AWK_PROG '{ print $2 }' | sed -e 's/fuseblk/fuse/'
 }
+
+# findmnt too.
+_shown_types() {
+  local type=${1:-$FSTYP}
+  [ "$type" = "$FSTYP" ] && type+=,${FSTYP/fuse/fuseblk}
+  echo "$type"
+}
+
+_is_dev_mounted() {
+  findmnt -rncv -S "$1" -t "$(_shown_types "${2:-}")" -o TARGET | head -1
+}
+
+_is_dir_mountpoint() {
+  findmnt -rncv -t "$(_shown_types "${2:-}")" -o TARGET "$1" | head -1
+}
