@@ -64,6 +64,11 @@ class ReplicationSource {
   // them), each once. Stops at the first error, which it returns. Waits for the disk; call it without locks.
   virtual Status walk_changed(const RootBlock& root, Cp since,
                               const std::function<Status(const BlockWrite&)>& visit) = 0;
+  // The same blocks in the same order, by their pointers; what is not needed to find them is not read.
+  virtual Status list_changed(const RootBlock& root, Cp since,
+                              const std::function<Status(const BlockPointer&)>& visit) = 0;
+  // Reads a block that list_changed() named for this root, which must still be pinned. Waits for the disk.
+  virtual Result<BlockWrite> read_listed(const RootBlock& root, const BlockPointer& block) = 0;
 };
 
 // What the mirror's receiver asks of the read-only file system that shows the published state.

@@ -111,6 +111,8 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
     return {};
   }
   if (name == "cp_interval") return set_seconds(options.cp_interval_ms, option, value);
+  if (name == "ping_interval") return set_seconds(options.ping_interval_ms, option, value);
+  if (name == "dead_after") return set_seconds(options.dead_after_ms, option, value);
   if (name == "close_wait") return set_seconds(options.close_wait_ms, option, value);
   if (name == "dirty_limit") return set_size(options.dirty_limit_bytes, option, value, kDirtyLimitMinBytes);
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
@@ -159,6 +161,9 @@ Result<MountOptions> parse_mount_options(std::string_view list, bool is_root) {
   }
   if (options.read_only && !options.mirrors.empty()) {
     return Error(ErrorCode::kUsage, "options ro and mirror= exclude each other: a read-only mount changes nothing");
+  }
+  if (const Status timing = check_heartbeat(options.ping_interval_ms, options.dead_after_ms); !timing.ok()) {
+    return Error(ErrorCode::kUsage, "options ping_interval and dead_after: " + timing.error().message());
   }
   const auto& kernel = options.kernel_options;
   const bool allow_given = std::any_of(kernel.begin(), kernel.end(), [](auto& o) { return o.starts_with("allow_"); });

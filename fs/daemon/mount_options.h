@@ -23,6 +23,8 @@ struct MountOptions {
   std::uint64_t cache_limit_bytes = 128ULL << 20;
   bool access_times = true;            // false: noatime was given last
   std::uint64_t close_wait_ms = 5000;  // how long connected mirrors may take to publish the last state
+  std::uint64_t ping_interval_ms = 1000;
+  std::uint64_t dead_after_ms = 5000;  // a mirror that is silent for so long is gone
   IoUring io_uring = IoUring::kAuto;
   bool checks_opens = false;                // chattr=strict; else where files are immutable or append-only
   std::string control_path;                 // empty: the usual place

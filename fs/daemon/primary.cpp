@@ -96,6 +96,10 @@ Status Primary::make_senders() {
     sender_options.url = url;
     ZmqOptions channel_options;
     channel_options.keys_directory = options_.keys_directory;
+    channel_options.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
+    channel_options.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
+    sender_options.ping_interval_ms = options_.ping_interval_ms;
+    sender_options.dead_ms = options_.dead_after_ms;
     TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options));
     senders_.push_back(Sender::create(std::move(sender_options)));
     fan_out_.add(*senders_.back());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 namespace tarnfs {
@@ -262,7 +263,10 @@ Status ConsistencyPoint::publish() {
   root_.time_nanoseconds = now.nanoseconds;
   seal(root_);
   if (engine_.stopped_) return Error(ErrorCode::kIo, "the volume stopped");  // a failed write to the journal
-  return publish_root(engine_.device_, root_);
+  TARNFS_FAILPOINT("primary: before the root write");
+  TARNFS_TRY(publish_root(engine_.device_, root_));
+  TARNFS_FAILPOINT("primary: after the root write");
+  return {};
 }
 
 void ConsistencyPoint::install() {

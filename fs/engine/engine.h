@@ -109,6 +109,9 @@ class Engine final : public Volume {
   void move_pin(PinId pin, Cp cp) override;
   void unpin(PinId pin) override;
   Status walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) override;
+  Status list_changed(const RootBlock& root, Cp since,
+                      const std::function<Status(const BlockPointer&)>& visit) override;
+  Result<BlockWrite> read_listed(const RootBlock& root, const BlockPointer& block) override;
 
   // MirrorTarget.
   Status adopt(const RootBlock& root) override;
@@ -377,6 +380,7 @@ class Engine final : public Volume {
   Status request_cp(bool force) TARNFS_EXCLUDES(cp_mutex_);
   void want_cp_soon() TARNFS_EXCLUDES(cp_mutex_);
   void stop(const Error& reason);
+  Error reading_failed(const RootBlock& root, const Error& error);
   Error stopped_error(ErrorCode code) const;  // `code` unless it was shut down
 
   BlockDevice& device_;

@@ -62,15 +62,15 @@ void Engine::unpin(PinId pin) {
   pins_.remove(pin);
 }
 
-Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) {
-  DeviceSource source(device_);
+// Visits what was born after `since`, each block once. `source` has a block's node right after it was visited.
+static Status visit_changed(const RootBlock& root, Cp since, DeviceSource& source,
+                            const std::function<Status(const BlockPointer&)>& visit) {
   bool any_shared = false;
   VisitedBlocks visited;
   const auto visit_block = [&](const TreeVisit& block) -> Status {
     if (any_shared && block.level == 0 && !visited.add(block.pointer.address)) return {};
     TARNFS_TRY(check_pointer(block.pointer, root.size_blocks, Cp{root.cp}));
-    TARNFS_ASSIGN(const PageRef page, source.get(block.pointer));
-    return visit({Address{block.pointer.address}, block.pointer.checksum, page});
+    return visit(block.pointer);
   };
   const auto visit_inode_block = [&](const TreeVisit& block) -> Status {
     TARNFS_TRY(visit_block(block));
@@ -86,14 +86,36 @@ Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function
     }
     return {};
   };
-  Status status = visit_tree(tree_of(root.inode_file), since, source, visit_inode_block);
-  if (status.ok()) status = visit_tree(tree_of(root.free_map), since, source, visit_block);
-  if (!status.ok() && status.error().code() == ErrorCode::kCorrupt &&
-      pins_.oldest(Cp{newest_root().cp}) > Cp{root.cp}) {
-    return Error(ErrorCode::kCanceled, "the blocks of cp " + std::to_string(root.cp) +
-                                           " were given up while they were read, because space ran out; begin again");
-  }
-  return status;
+  TARNFS_TRY(visit_tree(tree_of(root.inode_file), since, source, visit_inode_block));
+  return visit_tree(tree_of(root.free_map), since, source, visit_block);
+}
+
+// A block that is damaged because it was used again, after its pin was given up, is no damage.
+Error Engine::reading_failed(const RootBlock& root, const Error& error) {
+  if (error.code() != ErrorCode::kCorrupt || pins_.oldest(Cp{newest_root().cp}) <= Cp{root.cp}) return error;
+  return Error(ErrorCode::kCanceled, "the blocks of cp " + std::to_string(root.cp) +
+                                         " were given up while they were read, because space ran out; begin again");
+}
+
+Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) {
+  DeviceSource source(device_);
+  const Status status = visit_changed(root, since, source, [&](const BlockPointer& block) -> Status {
+    TARNFS_ASSIGN(const PageRef page, source.get(block));
+    return visit({Address{block.address}, block.checksum, page});
+  });
+  return status.ok() ? status : reading_failed(root, status.error());
+}
+
+Status Engine::list_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockPointer&)>& visit) {
+  DeviceSource source(device_);
+  const Status status = visit_changed(root, since, source, visit);
+  return status.ok() ? status : reading_failed(root, status.error());
+}
+
+Result<BlockWrite> Engine::read_listed(const RootBlock& root, const BlockPointer& block) {
+  auto page = read_block(device_, block);
+  if (!page.ok()) return reading_failed(root, page.error());
+  return BlockWrite{Address{block.address}, block.checksum, *std::move(page)};
 }
 
 // Changed are the inodes whose records stand in blocks of the inode file that the two roots do not share.

@@ -29,13 +29,17 @@ struct ZmqOptions {
   int queued_messages_max = 256;  // for each peer and direction
   std::chrono::milliseconds heartbeat_interval{1000};
   std::chrono::milliseconds heartbeat_timeout{5000};  // without a sign of life the connection is closed
-  std::chrono::milliseconds handshake_timeout{5000};
+  std::chrono::milliseconds handshake_timeout{5000};  // and for TCP to connect
   std::string keys_directory;  // key_directory.h; empty: neither authenticated nor encrypted, loopback only
   // Of a server: how many connections it has beside those of peers that it serves, and how soon the session of a peer
   // ends whose key was removed.
   std::size_t loose_connections_max = 64;
   std::chrono::milliseconds revocation_interval{1000};
 };
+
+// kInvalid unless pings are at least 10 ms apart and a peer has time to answer one before it counts as dead, which is a
+// day at most.
+Status check_heartbeat(std::uint64_t ping_interval_ms, std::uint64_t dead_after_ms);
 
 // kInvalid unless `url` is tcp://HOST:PORT with a port from 1 to 65535 (to listen: 0 as well, for any free one; and *
 // as the host, for all addresses).

@@ -26,7 +26,7 @@ void set_options(zmq::socket_t& socket, const ZmqOptions& options) {
   socket.set(zmq::sockopt::heartbeat_ivl, static_cast<int>(options.heartbeat_interval.count()));
   socket.set(zmq::sockopt::heartbeat_timeout, static_cast<int>(options.heartbeat_timeout.count()));
   socket.set(zmq::sockopt::handshake_ivl, static_cast<int>(options.handshake_timeout.count()));
-  socket.set(zmq::sockopt::connect_timeout, static_cast<int>(options.heartbeat_timeout.count()));
+  socket.set(zmq::sockopt::connect_timeout, static_cast<int>(options.handshake_timeout.count()));
 }
 
 std::string unique_monitor_address() {

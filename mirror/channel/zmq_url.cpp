@@ -51,6 +51,16 @@ Status check_listen_url(const std::string& url) {
   return {};
 }
 
+Status check_heartbeat(std::uint64_t ping_interval_ms, std::uint64_t dead_after_ms) {
+  constexpr std::uint64_t kMinMs = 10;
+  constexpr std::uint64_t kMaxMs = std::uint64_t{24} * 3600 * 1000;
+  if (ping_interval_ms >= kMinMs && dead_after_ms <= kMaxMs && dead_after_ms / 2 >= ping_interval_ms) return {};
+  return Error(
+      ErrorCode::kInvalid,
+      "leave at least 10 ms between two pings, and give a peer twice that time at least, and a day at most, to "
+      "answer");
+}
+
 bool is_loopback_url(const std::string& url) {
   const auto parts = split(url);
   if (!parts) return false;

@@ -18,6 +18,9 @@
 namespace tarnfs {
 namespace {
 
+// ZeroMQ answers for a primary whose threads wait for its disk: these may take longer to say something themselves.
+constexpr std::uint64_t kSilencePerDead = 3;
+
 std::string default_control_path(const std::string& image) {
   // The volume's name is not known before the first primary came, so the image names the socket.
   const auto hash = checksum_of(std::as_bytes(std::span(image.data(), image.size())));
@@ -35,7 +38,11 @@ class RunningMirror final : public MirrorDaemon {
     TARNFS_TRY(check_keys(options_.listen_url, options_.keys_directory));
     ZmqOptions channel_options;
     channel_options.keys_directory = options_.keys_directory;
-    TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, ReceiverOptions{}));
+    channel_options.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
+    channel_options.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
+    ReceiverOptions receiver_options;
+    receiver_options.silence_max_ms = kSilencePerDead * options_.dead_after_ms;
+    TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, receiver_options));
     TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url, channel_options));
     address_ = channel->address();
     VolumeOptions volume_options;

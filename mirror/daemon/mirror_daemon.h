@@ -10,6 +10,7 @@
 // kRefused for an address that needs keys, and those of mirror/channel/key_directory.h.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,8 @@ struct MirrorDaemonOptions {
   std::string mountpoint;      // absolute; empty: not mounted
   std::string control_socket;  // empty: the default one for this image
   std::string keys_directory;  // absolute; empty: listens on loopback only
+  std::uint64_t ping_interval_ms = 1000;
+  std::uint64_t dead_after_ms = 5000;  // a primary that is silent for so long is gone
 };
 
 class MirrorDaemon {

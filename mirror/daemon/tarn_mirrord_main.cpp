@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "fs/control/background.h"
 #include "fs/control/command_line.h"
+#include "fs/control/text.h"
 #include "fs/control/unix_socket.h"
 #include "mirror/channel/zmq_channel.h"
 #include "mirror/daemon/mirror_daemon.h"
@@ -20,6 +21,8 @@ constexpr const char* kProgram = "tarn-mirrord";
 
 struct Arguments {
   MirrorDaemonOptions daemon;
+  std::string ping_interval;
+  std::string dead_after;
   bool foreground = false;
 };
 
@@ -31,6 +34,22 @@ std::string absolute(const std::string& path) {
   if (error) return path;
   const auto canonical = std::filesystem::weakly_canonical(whole, error);
   return error ? whole.string() : canonical.string();
+}
+
+Status take_seconds(std::uint64_t& target_ms, const std::string& option, const std::string& text) {
+  if (text.empty()) return {};
+  const auto milliseconds = parse_seconds_ms(text);
+  if (!milliseconds.ok()) return Error(ErrorCode::kUsage, option + ": " + milliseconds.error().message());
+  target_ms = *milliseconds;
+  return {};
+}
+
+Status take_heartbeat(Arguments& arguments) {
+  TARNFS_TRY(take_seconds(arguments.daemon.ping_interval_ms, "--ping-interval", arguments.ping_interval));
+  TARNFS_TRY(take_seconds(arguments.daemon.dead_after_ms, "--dead-after", arguments.dead_after));
+  const Status timing = check_heartbeat(arguments.daemon.ping_interval_ms, arguments.daemon.dead_after_ms);
+  if (timing.ok()) return {};
+  return Error(ErrorCode::kUsage, "--ping-interval and --dead-after: " + timing.error().message());
 }
 
 Status check(const Arguments& arguments) {
@@ -73,9 +92,12 @@ int main(int argc, char** argv) {
   line.option("--image", arguments.daemon.image, "IMAGE", "the mirror's image; made when it is missing");
   line.option("--mount", arguments.daemon.mountpoint, "DIRECTORY", "show the published state there, read-only");
   line.option("--keys", arguments.daemon.keys_directory, "DIR", "made by tarn keygen; needed but on loopback");
+  line.option("--ping-interval", arguments.ping_interval, "SECONDS", "how often it asks for a sign of life (1)");
+  line.option("--dead-after", arguments.dead_after, "SECONDS", "without one the primary counts as gone (5)");
   line.option("--control", arguments.daemon.control_socket, "SOCKET", "where tarn talks to this daemon");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (const Status checked = check(arguments); !checked.ok()) return tell_failure(kProgram, checked.error());
+  if (const Status timing = take_heartbeat(arguments); !timing.ok()) return tell_failure(kProgram, timing.error());
   arguments.daemon.image = absolute(arguments.daemon.image);
   arguments.daemon.mountpoint = absolute(arguments.daemon.mountpoint);
   arguments.daemon.control_socket = absolute(arguments.daemon.control_socket);

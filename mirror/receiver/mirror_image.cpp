@@ -1,11 +1,15 @@
 #include "mirror/receiver/mirror_image.h"
 
+#include "common/checksum.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "mirror/wire/history.h"
 #include "mirror/wire/payload.h"
 
 namespace tarnfs {
 namespace {
+
+constexpr std::size_t kCompareBlocks = 256;  // read at once
 
 Error peer_fault(const std::string& what) {
   return Error(ErrorCode::kCorrupt, "the primary broke the protocol: " + what);
@@ -57,6 +61,7 @@ Status MirrorImage::load_image() {
     return newest.error();
   }
   // Without a valid root the mirror is empty: the first copy was not finished.
+  has_parts_ = !root_;
   device_.set_image(image_);
   return {};
 }
@@ -69,7 +74,9 @@ Status MirrorImage::finish_publish() {
     // All of it is verified before the first block is changed.
     TARNFS_TRY(staging_.copy_to(nullptr));
     TARNFS_TRY(staging_.copy_to(image_.get()));
+    TARNFS_FAILPOINT("mirror: at the start, before the root write");
     TARNFS_TRY(publish_root(*image_, root));
+    TARNFS_FAILPOINT("mirror: at the start, after the root write");
     log_info(storage_.name() + ": finished the publish of cp " + std::to_string(root.cp) + " after a restart");
   }
   return staging_.drop();
@@ -91,6 +98,7 @@ Status MirrorImage::create(const Superblock& superblock) {
   const PageRef page = page_of(superblock);
   TARNFS_TRY(image_->write(Address{superblock.size_blocks - 1}, std::span(&page, 1)));
   TARNFS_TRY(image_->flush());
+  TARNFS_FAILPOINT("mirror: image half made");
   TARNFS_TRY(image_->write(Address{0}, std::span(&page, 1)));
   TARNFS_TRY(image_->flush());
   superblock_ = superblock;
@@ -119,9 +127,11 @@ Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
   }
   end_session();
   if (stopped_) return *stopped_;
+  TARNFS_FAILPOINT("mirror: Hello let in");
   session_open_ = true;
   epoch_ = hello.epoch;
   wire::Welcome welcome;
+  welcome.has_parts = has_parts_;
   if (root_) {
     const StateName state = state_of(*root_);
     welcome.has_state = true;
@@ -155,6 +165,14 @@ Result<wire::Credit> MirrorImage::apply(const wire::Blocks& blocks, std::span<co
   return credit;
 }
 
+Result<wire::Want> MirrorImage::compare(const wire::Offer& offer, std::span<const Frame> payload) {
+  if (stopped_) return *stopped_;
+  if (!session_open_) return peer_fault("an offer outside a session");
+  auto want = take(offer, payload);
+  session_open_ = want.ok();
+  return want;
+}
+
 Result<wire::Published> MirrorImage::apply(const wire::Root& message) {
   if (stopped_) return *stopped_;
   if (!session_open_) return peer_fault("a root outside a session");
@@ -166,17 +184,58 @@ Result<wire::Published> MirrorImage::apply(const wire::Root& message) {
 Result<wire::Credit> MirrorImage::take(const wire::Blocks& blocks, std::span<const Frame> payload) {
   if (blocks.sequence != sequence_ + 1) return peer_fault("blocks are missing or came twice");
   if (blocks.cp <= published_cp()) return peer_fault("blocks of a cp that is published");
-  for (const wire::BlockEntry& entry : blocks.entries) {
-    if (!is_data_address(entry.address, superblock_->size_blocks)) {
-      return peer_fault("address " + std::to_string(entry.address.value) + " is outside the data area");
-    }
-  }
+  for (const wire::BlockEntry& entry : blocks.entries) TARNFS_TRY(check_address(entry.address));
   TARNFS_ASSIGN(const std::vector<PageRef> pages, wire::unpack(blocks, payload));
   TARNFS_TRY(write_blocks(blocks, pages));
   for (const wire::BlockEntry& entry : blocks.entries) since_root_.add(entry);
   sequence_ = blocks.sequence;
   applied_bytes_ += blocks.raw_bytes;
   return wire::Credit{sequence_, applied_bytes_};
+}
+
+Result<wire::Want> MirrorImage::take(const wire::Offer& offer, std::span<const Frame> payload) {
+  if (offer.cp <= published_cp()) return peer_fault("an offer of a cp that is published");
+  TARNFS_ASSIGN(const std::vector<wire::BlockEntry> entries, wire::unpack(offer, payload));
+  for (const wire::BlockEntry& entry : entries) TARNFS_TRY(check_address(entry.address));
+  const std::vector<bool> found = find_in_place(entries);
+  wire::Want want;
+  want.count = offer.count;
+  want.bits.resize((entries.size() + 7) / 8);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (found[i]) {
+      since_root_.add(entries[i]);
+    } else {
+      want.bits[i / 8] = static_cast<std::uint8_t>(want.bits[i / 8] | 1U << i % 8);
+    }
+  }
+  return want;
+}
+
+// Which blocks the image has, read now: what it had before a loss of power counts for nothing. A publish flushes them.
+std::vector<bool> MirrorImage::find_in_place(std::span<const wire::BlockEntry> entries) {
+  std::vector<bool> found(entries.size());
+  std::vector<std::byte> bytes;
+  for (std::size_t first = 0; first < entries.size();) {
+    std::size_t count = 1;
+    while (count < kCompareBlocks && first + count < entries.size() &&
+           entries[first + count].address.value == entries[first].address.value + count) {
+      ++count;
+    }
+    bytes.resize(count * kBlockSize);
+    // What cannot be read is sent again: writing it may help.
+    const bool read = image_->read(entries[first].address, bytes).ok();
+    for (std::size_t i = 0; read && i < count; ++i) {
+      found[first + i] =
+          checksum_of(std::span(bytes).subspan(i * kBlockSize, kBlockSize)) == entries[first + i].checksum;
+    }
+    first += count;
+  }
+  return found;
+}
+
+Status MirrorImage::check_address(Address address) const {
+  if (is_data_address(address, superblock_->size_blocks)) return {};
+  return peer_fault("address " + std::to_string(address.value) + " is outside the data area");
 }
 
 Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages) {
@@ -189,8 +248,11 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
     (*used ? staged : in_place).push_back({entry.address, entry.checksum, pages[i]});
   }
   Status status;
+  has_parts_ = has_parts_ || !in_place.empty();
   if (!staged.empty()) status = staging_.add(superblock_->size_blocks, staged);
+  if (!staged.empty()) TARNFS_FAILPOINT("mirror: Blocks staged");
   if (status.ok()) status = write_in_place(*image_, in_place);
+  TARNFS_FAILPOINT("mirror: Blocks applied");
   if (status.ok()) return {};
   // A full disk changed nothing that was promised: the primary sends these blocks again. Any other failure may have
   // lost writes that seemed done.
@@ -226,24 +288,34 @@ Result<wire::Published> MirrorImage::take(const wire::Root& message) {
     return *stopped_;
   }
   root_ = root;
+  has_parts_ = false;
   since_root_.reset();
   return wire::Published{Cp{root.cp}, root.checksum};
 }
 
 Status MirrorImage::publish(const RootBlock& root) {
+  TARNFS_FAILPOINT("mirror: before the root write");
   TARNFS_TRY(publish_root(*image_, root));
+  TARNFS_FAILPOINT("mirror: after the root write");
   return target_->adopt(root);
 }
 
 Status MirrorImage::publish_staged(const RootBlock& root) {
   TARNFS_TRY(image_->flush());
+  TARNFS_FAILPOINT("mirror: before the commit record");
   TARNFS_TRY(staging_.commit(root));
+  TARNFS_FAILPOINT("mirror: after the commit record");
   device_.show(staging_.blocks(), staging_.device());
   TARNFS_TRY(target_->adopt(root));
+  TARNFS_FAILPOINT("mirror: staged state shown");
   TARNFS_TRY(staging_.copy_to(image_.get()));
+  TARNFS_FAILPOINT("mirror: staged blocks copied");
   TARNFS_TRY(publish_root(*image_, root));
+  TARNFS_FAILPOINT("mirror: after the root write of a staged state");
   device_.hide();
-  return staging_.drop();
+  TARNFS_TRY(staging_.drop());
+  TARNFS_FAILPOINT("mirror: staging file removed");
+  return {};
 }
 
 }  // namespace tarnfs

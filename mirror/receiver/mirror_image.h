@@ -49,7 +49,9 @@ class MirrorImage {
   Result<wire::Welcome> begin_session(const wire::Hello& hello);
   Result<wire::Credit> apply(const wire::Blocks& blocks, std::span<const Frame> payload);
   Result<wire::Published> apply(const wire::Root& root);
-  // What was received since the last root is forgotten.
+  // Which of the offered blocks are not in the image. The others count as received.
+  Result<wire::Want> compare(const wire::Offer& offer, std::span<const Frame> payload);
+  // What was received since the last root is forgotten; blocks that are in their places may be offered later.
   void end_session();
 
   const std::optional<Superblock>& superblock() const { return superblock_; }
@@ -67,9 +69,12 @@ class MirrorImage {
   Result<RootBlock> check(const wire::Root& message) const;
   Result<wire::Credit> take(const wire::Blocks& blocks, std::span<const Frame> payload);
   Result<wire::Published> take(const wire::Root& message);
+  Result<wire::Want> take(const wire::Offer& offer, std::span<const Frame> payload);
+  std::vector<bool> find_in_place(std::span<const wire::BlockEntry> entries);
   Status write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages);
   Status publish(const RootBlock& root);
   Status publish_staged(const RootBlock& root);
+  Status check_address(Address address) const;
   void stop(const Error& reason);
   Cp published_cp() const { return Cp{root_ ? root_->cp : 0}; }
 
@@ -81,6 +86,7 @@ class MirrorImage {
   std::optional<RootBlock> root_;
   MirrorTarget* target_ = nullptr;
   std::optional<Error> stopped_;
+  bool has_parts_ = false;  // blocks may have been written in place since the last publish
 
   // Of the session. It is over after the first error.
   bool session_open_ = false;

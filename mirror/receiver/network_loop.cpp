@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 namespace tarnfs {
@@ -75,11 +76,15 @@ void NetworkLoop::on_message(PeerId peer, Message message) {
 }
 
 void NetworkLoop::on_hello(PeerId peer, wire::AnyMessage hello) {
+  const Id128 sender = std::get<wire::Hello>(hello).sender;
+  // A process has one connection at a time: when it makes a new one the old one is broken, whether we heard or not.
+  if (peer_ && sender == sender_ && !sender.is_zero()) end_session("the primary connected anew");
   if (peer_) {
     refuse(peer, wire::RefuseCode::kBusy, "this mirror already serves a primary; disconnect that one first");
     return;
   }
   peer_ = peer;
+  sender_ = sender;
   ++session_;
   last_heard_ns_ = options_.clock->monotonic_ns();
   Work work;
@@ -100,6 +105,8 @@ void NetworkLoop::on_session_message(wire::AnyMessage message, Message raw) {
   std::uint64_t size_bytes = 0;
   if (const auto* blocks = std::get_if<wire::Blocks>(&message)) {
     size_bytes = std::max<std::uint64_t>(blocks->raw_bytes, raw.size_bytes());
+  } else if (std::holds_alternative<wire::Offer>(message)) {
+    size_bytes = raw.size_bytes();
   } else if (!std::holds_alternative<wire::Root>(message)) {
     refuse(*peer_, wire::RefuseCode::kProtocol, "a primary does not send " + std::string(wire::name_of(message)));
     return;
@@ -124,7 +131,10 @@ void NetworkLoop::flush_outbox() {
       observer_.on_connected(true);
       log_info("a primary connected; it is sent from cp " + std::to_string(welcome->cp.value));
     }
+    const bool published = std::holds_alternative<wire::Published>(answer->message);
+    if (published) TARNFS_FAILPOINT("mirror: before Published");
     const Status sent = channel_.send(*peer_, message_of(answer->message));
+    if (published) TARNFS_FAILPOINT("mirror: after Published");
     if (!answer->end_reason.empty()) {
       observer_.on_refused();
       end_session(answer->end_reason);

@@ -57,6 +57,7 @@ class NetworkLoop {
   // Of the network thread alone.
   std::optional<PeerId> peer_;  // who has the session
   std::uint64_t session_ = 0;   // its number; of the last one when nobody has it
+  Id128 sender_;                // who that is: the same process in each of its connections
   std::uint64_t last_heard_ns_ = 0;
 };
 

@@ -130,6 +130,12 @@ class ReceiverWithThreads final : public Receiver, private NetworkObserver {
       status_.received_bytes += blocks->raw_bytes;
       return Answer{0, *credit, {}};
     }
+    if (const auto* offer = std::get_if<wire::Offer>(&work.message)) {
+      set_state(ReceiverState::kReceiving);
+      auto want = image_->compare(*offer, work.payload);
+      if (!want.ok()) return refusal(want.error());
+      return Answer{0, *want, {}};
+    }
     set_state(ReceiverState::kPublishing);
     auto published = image_->apply(std::get<wire::Root>(work.message));
     if (!published.ok()) return refusal(published.error());

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "common/checksum.h"
+#include "common/failpoint.h"
 
 namespace tarnfs {
 namespace {
@@ -165,6 +166,7 @@ Status StagingFile::commit(const RootBlock& root) {
     TARNFS_TRY(write_one(*device_, kFirstStaged + record.count + i, page));
   }
   TARNFS_TRY(device_->flush());
+  TARNFS_FAILPOINT("mirror: staging file written");
   record.checksum = seal_of(record);
   TARNFS_TRY(write_one(*device_, 0, page_of(record)));
   TARNFS_TRY(device_->flush());
@@ -187,6 +189,7 @@ Status StagingFile::copy_to(BlockDevice* image) {
     batch.push_back({index_[i].address, index_[i].checksum, std::move(page)});
     if (batch.size() < kBlocksPerCopy) continue;
     TARNFS_TRY(write_in_place(*image, batch));
+    TARNFS_FAILPOINT("mirror: some staged blocks copied");
     batch.clear();
   }
   if (image == nullptr) return {};

@@ -17,9 +17,15 @@ constexpr double kNsPerSecond = 1e9;
 // Who waits for a mirror looks this often whether its refusals have lasted too long.
 constexpr std::chrono::milliseconds kRefusalCheck{500};
 
+SenderOptions with_id(SenderOptions options) {
+  if (options.id.is_zero()) options.id = options.clock->random_id();
+  return options;
+}
+
 class SenderWithThread final : public Sender, private SessionHost {
  public:
-  explicit SenderWithThread(SenderOptions options) : options_(std::move(options)), queue_(options_.queue_limit_bytes) {}
+  explicit SenderWithThread(SenderOptions options)
+      : options_(with_id(std::move(options))), queue_(options_.queue_limit_bytes) {}
   ~SenderWithThread() override { stop(); }
 
   void on_blocks(Cp cp, std::span<const BlockWrite> blocks) override {
@@ -241,6 +247,12 @@ class SenderWithThread final : public Sender, private SessionHost {
     sent_bytes_ += raw_bytes;
     wire_bytes_ += wire_bytes;
     if (state_ == SenderState::kCatchingUp) catch_up_done_ += raw_bytes;
+    changed_.notify_all();
+  }
+
+  void on_had(std::uint64_t raw_bytes) override {
+    MutexLock lock(mutex_);
+    catch_up_done_ += raw_bytes;
     changed_.notify_all();
   }
 

@@ -49,8 +49,9 @@ struct SenderOptions {
   std::uint64_t ping_interval_ms = 1000;
   std::uint64_t dead_ms = 5000;  // a ping unanswered for so long means that the mirror is gone
   std::uint64_t backoff_min_ms = 100;
-  std::uint64_t backoff_max_ms = 5000;
+  std::uint64_t backoff_max_ms = 2000;
   std::uint64_t diverged_retry_ms = 30000;
+  Id128 id;                                  // by which the mirror knows us again; zero: a random one
   std::uint64_t refusal_patience_ms = 5000;  // a refusal that lasts longer ends wait_published()
   Clock* clock = &system_clock();
 };

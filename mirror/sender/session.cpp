@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "common/failpoint.h"
 #include "mirror/wire/history.h"
 #include "mirror/wire/payload.h"
 
@@ -31,12 +32,13 @@ class ScopedPin {
   const PinId pin_;
 };
 
-wire::Hello hello_of(const Superblock& superblock, const RootBlock& root) {
+wire::Hello hello_of(const Superblock& superblock, const RootBlock& root, const Id128& sender) {
   wire::Hello hello;
   hello.volume = volume_of(superblock);
   hello.label = std::string(label_of(superblock));
   const auto bytes = std::as_bytes(std::span(&superblock, 1));
   std::copy(bytes.begin(), bytes.end(), hello.superblock.begin());
+  hello.sender = sender;
   const StateName state = state_of(root);
   hello.epoch = state.epoch;
   hello.newest = state.cp;
@@ -66,9 +68,11 @@ Error Session::run() {
 
 Status Session::handshake() {
   const RootBlock ours = source_.newest_root();
-  TARNFS_TRY(send(hello_of(source_.superblock(), ours)));
+  TARNFS_TRY(send(hello_of(source_.superblock(), ours, options_.id)));
+  TARNFS_FAILPOINT("primary: Hello sent");
   while (!welcome_) TARNFS_TRY(pump(true));
   TARNFS_TRY(judge(*welcome_, ours));
+  TARNFS_FAILPOINT("primary: Welcome received");
   welcomed_ = true;
   window_bytes_ = std::min(options_.window_bytes, welcome_->window_bytes);
   if (welcome_->has_state) mirror_pin_ = source_.pin_root(mirror_cp_);
@@ -97,10 +101,8 @@ Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
 }
 
 Status Session::stream() {
-  const auto blocks_max =
-      static_cast<std::size_t>(std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax));
   for (;;) {
-    ChangeQueue::Step step = host_.next_step(stream_base_, blocks_max);
+    ChangeQueue::Step step = host_.next_step(stream_base_, blocks_max());
     if (step.kind != ChangeQueue::Step::Kind::kCatchUp) host_.on_state(SenderState::kLive);
     switch (step.kind) {
       case ChangeQueue::Step::Kind::kWait:
@@ -125,19 +127,70 @@ Status Session::catch_up() {
   const Cp cp{pinned.root.cp};
   host_.on_catch_up(stream_base_.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
   host_.on_state(SenderState::kCatchingUp);
-  const std::size_t blocks_max = std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax);
-  std::vector<BlockWrite> batch;
-  TARNFS_TRY(source_.walk_changed(pinned.root, stream_base_, [&](const BlockWrite& block) -> Status {
-    batch.push_back(block);
-    if (batch.size() == blocks_max) return send_batch(cp, std::exchange(batch, {}));
-    if (options_.clock->monotonic_ns() - last_pump_ns_ < kPumpIntervalNs) return {};
-    return pump(false);
-  }));
-  if (!batch.empty()) TARNFS_TRY(send_batch(cp, batch));
+  // What was cut off before was sent for the root that the mirror still has, so it is of use once.
+  const bool has_parts = std::exchange(welcome_->has_parts, false);
+  TARNFS_TRY(has_parts ? offer_changed(pinned.root) : send_changed(pinned.root));
   TARNFS_TRY(send_root(pinned.root));
   // Our own pin holds until the mirror's has moved to this root.
   while (mirror_cp_ < cp) TARNFS_TRY(pump(true));
   return {};
+}
+
+Status Session::send_changed(const RootBlock& root) {
+  std::vector<BlockWrite> batch;
+  TARNFS_TRY(source_.walk_changed(root, stream_base_, [&](const BlockWrite& block) -> Status {
+    batch.push_back(block);
+    if (batch.size() == blocks_max()) return send_batch(Cp{root.cp}, std::exchange(batch, {}));
+    return pump_if_due();
+  }));
+  return batch.empty() ? Status() : send_batch(Cp{root.cp}, batch);
+}
+
+Status Session::offer_changed(const RootBlock& root) {
+  std::vector<BlockPointer> blocks;
+  TARNFS_TRY(source_.list_changed(root, stream_base_, [&](const BlockPointer& block) -> Status {
+    blocks.push_back(block);
+    if (blocks.size() == wire::kOfferBlocksMax) return offer(root, std::exchange(blocks, {}));
+    return pump_if_due();
+  }));
+  return blocks.empty() ? Status() : offer(root, blocks);
+}
+
+// Sends what the mirror does not have. Both sides count what it has before what is sent.
+Status Session::offer(const RootBlock& root, const std::vector<BlockPointer>& blocks) {
+  Message message = wire::pack_offer(Cp{root.cp}, blocks);
+  offered_count_ = static_cast<std::uint32_t>(blocks.size());
+  host_.on_sent(0, message.size_bytes());
+  TARNFS_TRY(channel_.send(std::move(message)));
+  TARNFS_FAILPOINT("primary: Offer sent");
+  while (offered_count_ != 0) TARNFS_TRY(pump(true));
+  const wire::Want want = *std::exchange(want_, {});
+  std::vector<const BlockPointer*> wanted;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if ((want.bits[i / 8] >> i % 8 & 1) != 0) {
+      wanted.push_back(&blocks[i]);
+    } else {
+      since_root_.add({Address{blocks[i].address}, blocks[i].checksum});
+    }
+  }
+  host_.on_had((blocks.size() - wanted.size()) * kBlockSize);
+  std::vector<BlockWrite> batch;
+  for (const BlockPointer* block : wanted) {
+    TARNFS_ASSIGN(BlockWrite read, source_.read_listed(root, *block));
+    batch.push_back(std::move(read));
+    if (batch.size() == blocks_max()) TARNFS_TRY(send_batch(Cp{root.cp}, std::exchange(batch, {})));
+    TARNFS_TRY(pump_if_due());
+  }
+  return batch.empty() ? Status() : send_batch(Cp{root.cp}, batch);
+}
+
+Status Session::pump_if_due() {
+  if (options_.clock->monotonic_ns() - last_pump_ns_ < kPumpIntervalNs) return {};
+  return pump(false);
+}
+
+std::size_t Session::blocks_max() const {
+  return std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax);
 }
 
 Status Session::send_batch(Cp cp, const std::vector<BlockWrite>& blocks) {
@@ -154,6 +207,7 @@ Status Session::send_batch(Cp cp, const std::vector<BlockWrite>& blocks) {
   sent_bytes_ += raw_bytes;
   const std::uint64_t wire_bytes = message.size_bytes();
   TARNFS_TRY(channel_.send(std::move(message)));
+  TARNFS_FAILPOINT("primary: Blocks sent");
   host_.on_sent(raw_bytes, wire_bytes);
   return {};
 }
@@ -169,7 +223,9 @@ Status Session::send_root(const RootBlock& root) {
   sent_roots_.push_back({Cp{root.cp}, root.checksum});
   since_root_.reset();
   stream_base_ = Cp{root.cp};
-  return send(message);
+  TARNFS_TRY(send(message));
+  TARNFS_FAILPOINT("primary: Root sent");
+  return {};
 }
 
 Status Session::send(const wire::AnyMessage& message) {
@@ -228,6 +284,7 @@ Status Session::handle(const Message& message) {
   if (!welcomed_) return peer_fault(std::string(wire::name_of(decoded)) + " before the Welcome");
   if (const auto* credit = std::get_if<wire::Credit>(&decoded)) return on_credit(*credit);
   if (const auto* published = std::get_if<wire::Published>(&decoded)) return on_published(*published);
+  if (const auto* want = std::get_if<wire::Want>(&decoded)) return on_want(*want);
   return peer_fault("a mirror does not send " + std::string(wire::name_of(decoded)));
 }
 
@@ -241,11 +298,21 @@ Status Session::on_credit(const wire::Credit& credit) {
   return {};
 }
 
+Status Session::on_want(const wire::Want& want) {
+  if (offered_count_ == 0 || want.count != offered_count_ || want.bits.size() != (want.count + 7) / 8) {
+    return peer_fault("it answered an offer that was not made");
+  }
+  offered_count_ = 0;
+  want_ = want;
+  return {};
+}
+
 Status Session::on_published(const wire::Published& published) {
   if (sent_roots_.empty() || sent_roots_.front().cp != published.cp ||
       sent_roots_.front().root_checksum != published.root_checksum) {
     return peer_fault("it published a root that was not sent");
   }
+  TARNFS_FAILPOINT("primary: Published received");
   sent_roots_.pop_front();
   published_ = true;
   mirror_cp_ = published.cp;

@@ -35,6 +35,8 @@ class SessionHost {
   virtual void on_state(SenderState state) = 0;
   virtual void on_mirror_published(Cp cp) = 0;
   virtual void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) = 0;
+  // Bytes of blocks that the mirror turned out to have.
+  virtual void on_had(std::uint64_t raw_bytes) = 0;
   virtual void on_catch_up(std::uint64_t bytes_total) = 0;
   virtual void on_rtt(std::uint64_t rtt_ns) = 0;
 };
@@ -58,6 +60,11 @@ class Session {
   Status judge(const wire::Welcome& welcome, const RootBlock& ours);
   Status stream();
   Status catch_up();
+  Status send_changed(const RootBlock& root);
+  Status offer_changed(const RootBlock& root);
+  Status offer(const RootBlock& root, const std::vector<BlockPointer>& blocks);
+  Status pump_if_due();
+  std::size_t blocks_max() const;
   Status send_batch(Cp cp, const std::vector<BlockWrite>& blocks);
   Status send_root(const RootBlock& root);
   Status send(const wire::AnyMessage& message);
@@ -68,6 +75,7 @@ class Session {
   Status handle(const Message& message);
   Status on_credit(const wire::Credit& credit);
   Status on_published(const wire::Published& published);
+  Status on_want(const wire::Want& want);
   std::uint64_t unanswered_messages() const { return sequence_ - credited_sequence_ + sent_roots_.size(); }
 
   Channel& channel_;
@@ -85,6 +93,8 @@ class Session {
   Cp mirror_cp_;
   std::optional<PinId> mirror_pin_;
   wire::RunningChecksum since_root_;
+  std::uint32_t offered_count_ = 0;         // of the offer that is not answered; 0: there is none
+  std::optional<wire::Want> want_;          // its answer
   std::deque<wire::Published> sent_roots_;  // not answered, oldest first
 
   std::uint64_t sequence_ = 0;

@@ -100,6 +100,16 @@ void transfer_list(Reader& archive, std::vector<BlockEntry>& list) {
   for (BlockEntry& entry : list) archive(entry.address.value, entry.checksum);
 }
 
+void transfer_bits(Writer& archive, std::vector<std::uint8_t>& bits) {
+  archive(static_cast<std::uint32_t>(bits.size()));
+  transfer_bytes(archive, bits);
+}
+
+void transfer_bits(Reader& archive, std::vector<std::uint8_t>& bits) {
+  bits.resize(read_length(archive, kOfferBlocksMax / 8));
+  transfer_bytes(archive, bits);
+}
+
 template <class Archive>
 void transfer(Archive& archive, Hello& hello) {
   transfer_bytes(archive, hello.volume.bytes);
@@ -108,6 +118,7 @@ void transfer(Archive& archive, Hello& hello) {
   transfer_bytes(archive, hello.epoch.bytes);
   archive(hello.newest.value, hello.root_checksum);
   transfer_list(archive, hello.history);
+  transfer_bytes(archive, hello.sender.bytes);
 }
 
 template <class Archive>
@@ -115,6 +126,7 @@ void transfer(Archive& archive, Welcome& welcome) {
   transfer_flag(archive, welcome.has_state);
   transfer_bytes(archive, welcome.epoch.bytes);
   archive(welcome.cp.value, welcome.root_checksum, welcome.window_bytes);
+  transfer_flag(archive, welcome.has_parts);
 }
 
 template <class Archive>
@@ -159,6 +171,17 @@ void transfer(Archive& archive, Pong& pong) {
 
 template <class Archive>
 void transfer(Archive&, Bye&) {}
+
+template <class Archive>
+void transfer(Archive& archive, Offer& offer) {
+  archive(offer.cp.value, offer.count);
+}
+
+template <class Archive>
+void transfer(Archive& archive, Want& want) {
+  archive(want.count);
+  transfer_bits(archive, want.bits);
+}
 
 // Makes an empty message of the type with this index.
 template <std::size_t kIndex = 0>
@@ -224,7 +247,7 @@ Result<AnyMessage> decode(std::span<const std::byte> header) {
 
 std::string_view name_of(const AnyMessage& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<AnyMessage>> kNames = {
-      "Hello", "Welcome", "Refuse", "Blocks", "Root", "Published", "Credit", "Ping", "Pong", "Bye"};
+      "Hello", "Welcome", "Refuse", "Blocks", "Root", "Published", "Credit", "Ping", "Pong", "Bye", "Offer", "Want"};
   return kNames[message.index()];
 }
 

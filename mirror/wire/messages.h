@@ -28,11 +28,12 @@
 
 namespace tarnfs::wire {
 
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 inline constexpr std::uint32_t kEnvelopeMagic = 0x4e524154;  // "TARN" in bytes
 inline constexpr std::size_t kEnvelopeBytes = 12;
 inline constexpr std::size_t kHeaderMaxBytes = 16384;
-inline constexpr std::size_t kBatchBlocksMax = 256;  // of one Blocks message: 1 MiB
+inline constexpr std::size_t kBatchBlocksMax = 256;    // of one Blocks message: 1 MiB
+inline constexpr std::size_t kOfferBlocksMax = 16384;  // of one Offer: 64 MiB
 inline constexpr std::size_t kTextMaxBytes = 1024;
 // Messages with a sequence number or a root that the mirror has not answered yet.
 inline constexpr std::uint64_t kUnansweredMessagesMax = 64;
@@ -48,6 +49,7 @@ struct Hello {
   Cp newest;
   std::uint64_t root_checksum = 0;
   std::vector<HistoryEntry> history;  // ended epochs, oldest first
+  Id128 sender;                       // made by each process anew: who comes again is known by it
 };
 
 // The mirror's answer: what it has.
@@ -57,6 +59,7 @@ struct Welcome {
   Cp cp;
   std::uint64_t root_checksum = 0;
   std::uint64_t window_bytes = 0;  // the mirror takes no more un-applied bytes than this
+  bool has_parts = false;          // the image has blocks of a later state, from a copy that was cut off
 };
 
 enum class RefuseCode : std::uint8_t {
@@ -115,8 +118,21 @@ struct Pong {
 
 struct Bye {};
 
+// Blocks of `cp` that the mirror may have from a copy that was cut off: their addresses and checksums are the payload,
+// see payload.h.
+struct Offer {
+  Cp cp;
+  std::uint32_t count = 0;  // 1 to kOfferBlocksMax
+};
+
+// The answer: a bit for each block of the offer, set when it has to be sent. The others count as applied.
+struct Want {
+  std::uint32_t count = 0;
+  std::vector<std::uint8_t> bits;  // block i: bit i % 8 of byte i / 8; those beyond the count are 0
+};
+
 // The order is the type's number on the wire, from 1.
-using AnyMessage = std::variant<Hello, Welcome, Refuse, Blocks, Root, Published, Credit, Ping, Pong, Bye>;
+using AnyMessage = std::variant<Hello, Welcome, Refuse, Blocks, Root, Published, Credit, Ping, Pong, Bye, Offer, Want>;
 
 std::vector<std::byte> encode(const AnyMessage& message);
 Result<AnyMessage> decode(std::span<const std::byte> header);

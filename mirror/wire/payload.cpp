@@ -2,12 +2,15 @@
 
 #include <lz4.h>
 
+#include <array>
 #include <cstring>
 
 #include "common/checksum.h"
 
 namespace tarnfs::wire {
 namespace {
+
+constexpr std::size_t kOfferEntryBytes = 16;
 
 // LZ4 of `raw`, or nothing when it saves less than an eighth: the limit of the output makes LZ4 give up early.
 std::vector<std::byte> compress(std::span<const std::byte> raw) {
@@ -73,6 +76,33 @@ Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame>
     }
   }
   return pages;
+}
+
+Message pack_offer(Cp cp, std::span<const BlockPointer> blocks) {
+  TARNFS_ASSERT(!blocks.empty() && blocks.size() <= kOfferBlocksMax);
+  std::vector<std::byte> bytes(blocks.size() * kOfferEntryBytes);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const std::array<std::uint64_t, 2> entry{blocks[i].address, blocks[i].checksum};
+    std::memcpy(bytes.data() + i * kOfferEntryBytes, entry.data(), kOfferEntryBytes);
+  }
+  Message message;
+  message.header = encode(Offer{cp, static_cast<std::uint32_t>(blocks.size())});
+  message.payload.push_back(Frame::of(std::move(bytes)));
+  return message;
+}
+
+Result<std::vector<BlockEntry>> unpack(const Offer& offer, std::span<const Frame> payload) {
+  const std::size_t size_bytes = payload.size() == 1 ? payload.front().bytes.size() : 0;
+  if (offer.count == 0 || offer.count > kOfferBlocksMax || size_bytes != offer.count * kOfferEntryBytes) {
+    return Error(ErrorCode::kCorrupt, "the peer sent a damaged offer of blocks");
+  }
+  std::vector<BlockEntry> entries(offer.count);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    std::array<std::uint64_t, 2> entry{};
+    std::memcpy(entry.data(), payload.front().bytes.data() + i * kOfferEntryBytes, kOfferEntryBytes);
+    entries[i] = {Address{entry[0]}, entry[1]};
+  }
+  return entries;
 }
 
 }  // namespace tarnfs::wire

@@ -21,6 +21,10 @@ namespace tarnfs::wire {
 // A Blocks message of 1 to kBatchBlocksMax blocks.
 Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks);
 
+// An Offer of 1 to kOfferBlocksMax blocks. The payload is their addresses and checksums, 16 bytes each, little-endian.
+Message pack_offer(Cp cp, std::span<const BlockPointer> blocks);
+Result<std::vector<BlockEntry>> unpack(const Offer& offer, std::span<const Frame> payload);
+
 Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload);
 
 }  // namespace tarnfs::wire

@@ -163,6 +163,24 @@ class FakePrimary final : public ReplicationSource {
     return {};
   }
 
+  Status list_changed(const RootBlock& root, Cp since,
+                      const std::function<Status(const BlockPointer&)>& visit) override {
+    const auto state = book_.find(root.checksum);
+    for (const auto& [address, block] : *state) {
+      if (block.birth <= since) continue;
+      BlockPointer pointer;
+      pointer.address = address.value;
+      pointer.birth_cp = block.birth.value;
+      pointer.checksum = block.checksum;
+      TARNFS_TRY(visit(pointer));
+    }
+    return {};
+  }
+  Result<BlockWrite> read_listed(const RootBlock& root, const BlockPointer& block) override {
+    const auto state = book_.find(root.checksum);
+    return BlockWrite{Address{block.address}, block.checksum, state->at(Address{block.address}).page};
+  }
+
   std::vector<Cp> pins() const {
     MutexLock lock(mutex_);
     std::vector<Cp> cps;

@@ -50,6 +50,12 @@ TEST_CASE("each option of its own") {
   CHECK(options.control_path == "/c,d");
   CHECK(options.keys_directory.empty());
   CHECK(parsed("keys=/etc/tarnfs").keys_directory == "/etc/tarnfs");
+  CHECK(parsed("").ping_interval_ms == 1000);
+  CHECK(parsed("").dead_after_ms == 5000);
+  CHECK(parsed("ping_interval=0.1,dead_after=0.5").ping_interval_ms == 100);
+  CHECK(parsed("ping_interval=0.1,dead_after=0.5").dead_after_ms == 500);
+  CHECK(parse_mount_options("ping_interval=3,dead_after=5", true).error().code() == ErrorCode::kUsage);
+  CHECK(parse_mount_options("ping_interval=0", true).error().code() == ErrorCode::kUsage);
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
   CHECK(parsed("").access_times);

@@ -296,6 +296,28 @@ TEST_CASE("a second primary is refused with a text, and may come when the first 
   check_equal(primary, mirror);
 }
 
+// The mirror had not heard that the connection was gone, and refused its own primary until it did.
+TEST_CASE("a primary that connects anew takes the place of its old connection; another one is refused") {
+  FakePrimary primary;
+  MemoryNetwork network;
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  wire::Hello hello = hello_of(primary);
+  hello.sender.bytes.fill(7);
+  RawPeer first(network);
+  first.send(hello);
+  (void)first.expect<wire::Welcome>();
+  RawPeer again(network);
+  again.send(hello);
+  (void)again.expect<wire::Welcome>();
+  RawPeer other(network);
+  hello.sender.bytes.fill(8);
+  other.send(hello);
+  CHECK(other.expect<wire::Refuse>().code == wire::RefuseCode::kBusy);
+  again.send(wire::Ping{5});
+  CHECK(again.expect<wire::Pong>().stamp == 5);
+}
+
 TEST_CASE("another volume is refused, and its primary told which one is mirrored here") {
   FakePrimary primary;
   MemoryNetwork network;

@@ -33,10 +33,12 @@ std::vector<wire::AnyMessage> samples() {
   hello.root_checksum = 0x1234;
   hello.history.resize(3);
   hello.history[1].last_cp = 50;
+  hello.sender.bytes.fill(3);
   wire::Welcome welcome;
   welcome.has_state = true;
   welcome.cp = Cp{70};
   welcome.window_bytes = 1 << 20;
+  welcome.has_parts = true;
   wire::Blocks blocks;
   blocks.cp = Cp{78};
   blocks.sequence = 5;
@@ -55,7 +57,9 @@ std::vector<wire::AnyMessage> samples() {
           wire::Credit{6, 4096},
           wire::Ping{1},
           wire::Pong{2},
-          wire::Bye{}};
+          wire::Bye{},
+          wire::Offer{Cp{78}, 9},
+          wire::Want{9, {0xff, 0x01}}};
 }
 
 }  // namespace
@@ -74,12 +78,13 @@ TEST_CASE("every message comes back as it was") {
   CHECK(hello.newest == Cp{77});
   CHECK(hello.history.size() == 3);
   CHECK(hello.history[1].last_cp == 50);
+  CHECK(hello.sender.bytes[15] == 3);
 }
 
 TEST_CASE("another version is told, but its refusal is understood") {
   for (const wire::AnyMessage& message : samples()) {
     auto header = wire::encode(message);
-    header[4] = std::byte{2};
+    header[4] = std::byte{wire::kProtocolVersion + 1};
     const auto decoded = wire::decode(header);
     if (std::holds_alternative<wire::Refuse>(message)) {
       CHECK(decoded.ok());

@@ -8,7 +8,9 @@
 #include <atomic>
 #include <map>
 #include <random>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "mirror/receiver/receiver.h"
 #include "mirror/sender/sender.h"
@@ -305,4 +307,55 @@ TEST_CASE("the first copy to a mirror has each shared block once") {
   visits.clear();
   REQUIRE(test.volume->walk_changed(root, before, visit).ok());
   CHECK(visits.size() < 50);  // no data at all
+}
+
+TEST_CASE("a mirror that was away while a hot set was rewritten ten times gets what differs, once") {
+  MemoryNetwork network;
+  DeviceStorage storage;
+  Mirror mirror(storage, network);
+  Primary primary(network);
+  Volume& volume = *primary.volume.volume;
+  std::mt19937_64 random(20240817);
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < 40; ++i) {
+    files.push_back(primary.volume.make(kRootDirectory, std::to_string(i)));
+    REQUIRE(primary.volume.write(files.back(), 0, std::string(std::size_t{256} << 10, 'a')).ok());
+  }
+  REQUIRE(primary.published());
+  const auto blocks_of = [&](const RootBlock& root) {
+    std::set<std::pair<std::uint64_t, std::uint64_t>> blocks;
+    const Status walked = volume.walk_changed(root, Cp{0}, [&](const BlockWrite& block) -> Status {
+      blocks.emplace(block.address.value, block.checksum);
+      return {};
+    });
+    REQUIRE(walked.ok());
+    return blocks;
+  };
+  const auto old_blocks = blocks_of(volume.newest_root());
+
+  network.set_reachable(false);
+  network.cut();
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < 10; ++i) {  // the hot set
+      for (int page = 0; page < 64; page += 1 + static_cast<int>(random() % 2)) {
+        const std::string text(kBlockSize, static_cast<char>('b' + random() % 20));
+        REQUIRE(primary.volume
+                    .write(files[static_cast<std::size_t>(i)], static_cast<std::uint64_t>(page) * kBlockSize, text)
+                    .ok());
+      }
+    }
+    REQUIRE(volume.consistency_point().ok());
+  }
+  std::uint64_t differing = 0;
+  for (const auto& block : blocks_of(volume.newest_root())) differing += old_blocks.contains(block) ? 0 : 1;
+  const std::uint64_t before = primary.sender->status().sent_bytes;
+  network.set_reachable(true);
+  primary.sender->reconnect_now();
+  REQUIRE(primary.sender->wait_published(Cp{volume.newest_root().cp}, kPatience).ok());
+  CHECK(mirror.status().published == state_of(volume.newest_root()));
+  const std::uint64_t sent = (primary.sender->status().sent_bytes - before) / kBlockSize;
+  MESSAGE("sent " << sent << " blocks for " << differing << " that differ");
+  CHECK(differing > 500);
+  CHECK(sent >= differing);
+  CHECK(sent * 10 <= differing * 11);
 }
