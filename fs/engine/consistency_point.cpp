@@ -271,6 +271,7 @@ Status ConsistencyPoint::publish() {
 
 void ConsistencyPoint::install() {
   Engine& engine = engine_;
+  std::vector<std::pair<InodeNumber, std::uint64_t>> orphans_left;  // how many blocks those inodes still have
   {
     WriteLock lock(engine.root_mutex_);
     engine.root_ = root_;
@@ -283,6 +284,9 @@ void ConsistencyPoint::install() {
     if (inodes_[i]->record.layout != kInodeInlineTarget) store_tree(inodes_[i]->record, frozen_[i]->written_tree);
     inodes_[i]->frozen = nullptr;
     if (frozen_[i]->deleted) engine.inodes_.erase(inodes_[i]->number);
+    if (frozen_[i]->record.link_count == 0) {
+      orphans_left.emplace_back(inodes_[i]->number, engine.blocks_left_of_orphan(*inodes_[i]));
+    }
   }
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
   if (shares_changed_) engine.shares_->install();
@@ -297,11 +301,21 @@ void ConsistencyPoint::install() {
   }
   engine.free_map_->release_held(engine.pins_.oldest(Cp{root_.cp}));
   engine.release_superseded(root_.cp);
-  engine.held_blocks_ = engine.free_map_->held_blocks();
+  const std::uint64_t held = engine.free_map_->held_blocks();
   const std::uint64_t allocatable = engine.free_map_->unused_blocks();
   const std::int64_t promised = engine.promised_blocks_[generation_ & 1].exchange(0);
-  engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
-                            static_cast<std::int64_t>(engine.allocatable_before_blocks_));
+  {
+    MutexLock lock(engine.usage_mutex_);
+    engine.held_blocks_ = held;
+    engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
+                              static_cast<std::int64_t>(engine.allocatable_before_blocks_));
+    engine.coming_space_.published(generation_);
+    for (const auto& [number, left] : orphans_left) {
+      if (!engine.coming_space_.has_orphan(number)) continue;
+      if (left == 0) engine.coming_space_.forget_orphan(number);
+      if (left != 0) engine.coming_space_.set_orphan(number, left);
+    }
+  }
   engine.allocatable_before_blocks_ = allocatable;
   engine.writing_generation_ = 0;
   engine.dirty_bytes_[generation_ & 1].store(0);

@@ -225,20 +225,6 @@ Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
   return {};
 }
 
-// Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
-bool Engine::make_space(unsigned attempt, WaitNote& wait) {
-  constexpr unsigned kAttemptsMax = 3;
-  if (attempt >= kAttemptsMax || stopped_) return false;
-  if (attempt == 1 && held_blocks_ > 0 && pins_.give_up_all() > 0) {
-    log_warning(device_.name() +
-                " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
-  }
-  const std::uint64_t began_ns = clock_.monotonic_ns();
-  const Status taken = request_cp(true);
-  wait.waited_ns += clock_.monotonic_ns() - began_ns;
-  return taken.ok();
-}
-
 Superblock Engine::superblock() const {
   ReadLock lock(root_mutex_);
   return superblock_;
@@ -256,29 +242,13 @@ std::optional<TreeRoot> Engine::newest_inode_file() const {
   return tree_of(root_.inode_file);
 }
 
-FileSystemUsage Engine::usage() {
-  const RootBlock root = newest_root();
-  FileSystemUsage usage;
-  if (root.cp == 0) return usage;
-  usage.size_blocks = end_of_data_blocks(root.size_blocks) - kFirstDataBlock;
-  usage.inode_count = inode_count_.load();
-  if (ledger_ != nullptr) {
-    usage.free_blocks = ledger_->available_blocks();
-    usage.available_blocks = ledger_->available_to_users_blocks();
-  } else {
-    usage.free_blocks = usage.size_blocks - std::min(root.used_blocks, usage.size_blocks);
-    usage.available_blocks = usage.free_blocks;
-    usage.inode_count = root.inode_count;
-  }
-  return usage;
-}
-
 VolumeStatus Engine::status() {
   VolumeStatus status;
   status.superblock = superblock();
   status.root = newest_root();
   status.usage = usage();
   status.dirty_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_bytes()));
+  status.held_blocks = held_blocks_.load();
   if (takes_changes() && journal_ != nullptr) {
     status.journal_size_bytes = journal_->size_blocks() * kBlockSize;
     status.journal_used_bytes = journal_->used_blocks() * kBlockSize;

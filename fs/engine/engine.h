@@ -32,6 +32,7 @@
 #include "common/mutex.h"
 #include "common/wait_estimate.h"
 #include "fs/engine/block_writer.h"
+#include "fs/engine/coming_space.h"
 #include "fs/engine/generation_gate.h"
 #include "fs/engine/group_commit.h"
 #include "fs/engine/inode.h"
@@ -94,6 +95,7 @@ class Engine final : public Volume {
               const std::function<bool(const DirectoryEntry&)>& visit) override;
   Result<Attributes> attributes_with_lookup(InodeNumber inode) override;
   FileSystemUsage usage() override;
+  Status settle_usage() override;
   bool takes_changes() const override { return mode_ == VolumeMode::kReadWrite; }
   bool read_only() const override { return !takes_changes() || stopped_; }
   Status fsync(InodeNumber inode, bool data_only) override;
@@ -187,9 +189,20 @@ class Engine final : public Volume {
   bool much_is_promised() const;
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
-  bool make_space(unsigned attempt, WaitNote& wait);
-  Status find_space(std::uint64_t blocks);
   void settle(const Operation& op);
+
+  // Space (engine_space.cpp).
+  struct SpaceAttempts {
+    unsigned count = 0;
+    std::uint64_t orphans_blocks = 0;  // at the last one
+  };
+  bool make_space(SpaceAttempts& attempts, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  Status find_space(std::uint64_t blocks);
+  std::uint64_t orphans_blocks_left() TARNFS_EXCLUDES(usage_mutex_);
+  static std::uint64_t written_blocks_min(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
+  static std::uint64_t blocks_left_of_orphan(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
+  void count_freed(const Operation& op, Inode& inode, std::uint64_t first_page, std::uint64_t dirty_pages)
+      TARNFS_REQUIRES(inode.mutex) TARNFS_EXCLUDES(usage_mutex_);
 
   // Inodes (engine_inodes.cpp).
   std::optional<TreeRoot> newest_inode_file() const;  // nothing: a mirror that has no state yet
@@ -435,9 +448,13 @@ class Engine final : public Volume {
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
   std::unique_ptr<ShareMap> shares_;
-  std::atomic<bool> sharing_{false};             // the ledger keeps what the share map may need
-  std::optional<Error> unwritable_;              // why a read-only volume must stay one; before the threads
-  std::atomic<std::uint64_t> held_blocks_{0};    // freed, but kept for a root that somebody reads
+  std::atomic<bool> sharing_{false};           // the ledger keeps what the share map may need
+  std::optional<Error> unwritable_;            // why a read-only volume must stay one; before the threads
+  std::atomic<std::uint64_t> held_blocks_{0};  // freed, but kept for a root that somebody reads
+  // With `held_blocks_` and the ledger it is changed under the lock when a root is published, so that usage() never
+  // counts twice.
+  Mutex usage_mutex_;
+  ComingSpace coming_space_ TARNFS_GUARDED_BY(usage_mutex_);
   std::uint64_t allocatable_before_blocks_ = 0;  // the consistency point's thread
 
   Mutex cp_mutex_;
@@ -469,7 +486,8 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
   Attempt attempt;
   WaitNote wait(cp_wait_);
   std::optional<SpaceLoan::Recall> recall;
-  for (unsigned space_attempt = 0;;) {
+  SpaceAttempts space_attempts;
+  while (true) {
     if (shut_down_) return Error(ErrorCode::kIo);
     if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
     const std::uint64_t view = view_.load();
@@ -482,7 +500,7 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
         recall.emplace(trim_loan_);  // what a trim has at this moment may be all that is missing
         continue;
       }
-      if (waits(intent) && make_space(space_attempt++, wait)) continue;
+      if (waits(intent) && make_space(space_attempts, wait)) continue;
       return Error(shut_down_ ? ErrorCode::kIo : ErrorCode::kNoSpace);
     }
     {

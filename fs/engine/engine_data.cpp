@@ -353,17 +353,6 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
   });
 }
 
-// Whether so many blocks could be written now. What was freed counts after the consistency point that frees it.
-Status Engine::find_space(std::uint64_t blocks) {
-  if (blocks > size_blocks_.load()) return Error(ErrorCode::kNoSpace);
-  WaitNote wait(cp_wait_);
-  for (unsigned attempt = 0; blocks > ledger_->available_to_users_blocks(); ++attempt) {
-    if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
-    if (!make_space(attempt, wait)) return Error(ErrorCode::kNoSpace);
-  }
-  return {};
-}
-
 Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::uint64_t length_bytes,
                          FallocateOptions options) {
   if (length_bytes == 0 || (options.punch_hole && !options.keep_size)) return Error(ErrorCode::kInvalid);

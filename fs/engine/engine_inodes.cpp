@@ -110,9 +110,11 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
     const std::uint64_t paths = one_path ? 1 : 2;
     op.charge(paths * (height_above(inode, first) + 1));
   }
-  op.dirty_bytes_added -= static_cast<std::int64_t>(inode.open.pages.erase(first, end) * kBlockSize);
+  const std::uint64_t dirty_pages = inode.open.pages.erase(first, end);
+  op.dirty_bytes_added -= static_cast<std::int64_t>(dirty_pages * kBlockSize);
   drop_shared(op, inode, first, end);
   inode.open.removed.add(first, end);
+  if (end == kEndOfFile) count_freed(op, inode, first, dirty_pages);
   supersede(op, inode, first, end);
   if (!logs_content(inode)) return;
   inode.unlogged.pages.remove(first, end);

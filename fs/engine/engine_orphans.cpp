@@ -45,6 +45,10 @@ Status Engine::reclaim(InodeNumber number, Intent intent) {
     WriteLock lock(inode->mutex);
     if (inode->deleted || inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
     if (inode->record.block_count > kBlocksDeletedAtOnceMax) {
+      {
+        MutexLock usage_lock(usage_mutex_);
+        coming_space_.set_orphan(number, blocks_left_of_orphan(*inode));
+      }
       MutexLock orphans_lock(orphans_mutex_);
       shrinking_.push_back(number);
       return {};
@@ -78,6 +82,10 @@ void Engine::reclaim_later(InodeNumber number, const Error& reason) {
     MutexLock lock(orphans_mutex_);
     shrinking_.push_back(number);
     return;
+  }
+  {
+    MutexLock lock(usage_mutex_);
+    coming_space_.forget_orphan(number);
   }
   log_warning("orphan " + std::to_string(number.value) + " stays: " + reason.describe());
 }

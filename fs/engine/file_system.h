@@ -162,8 +162,9 @@ class FileSystem {
   // Attributes for a readdirplus entry: adds one lookup.
   virtual Result<Attributes> attributes_with_lookup(InodeNumber inode) = 0;
 
-  // The volume.
+  // The volume. What was deleted counts as free, unless blocks are shared: then settle_usage() waits until it is.
   virtual FileSystemUsage usage() = 0;
+  virtual Status settle_usage() { return {}; }
   // False when it was opened for reading alone: nothing that a reader sees changes until this is true.
   virtual bool takes_changes() const = 0;
   // Also true when it stopped.

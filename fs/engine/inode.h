@@ -39,6 +39,7 @@ struct InodeDelta {
   PageMap pages;
   PlacedPages placed;
   SharedPages shared;
+  std::uint64_t freed_blocks = 0;  // what `removed` gives back at least, as ComingSpace counts it
 
   bool changes_pages() const { return !removed.empty() || !pages.empty() || !shared.empty(); }
 };

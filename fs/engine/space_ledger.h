@@ -48,9 +48,10 @@ class SpaceLedger {
   void take(std::uint64_t blocks) { available_.fetch_sub(static_cast<std::int64_t>(blocks)); }
   void give_back(std::int64_t blocks) { available_.fetch_add(blocks); }
 
-  std::uint64_t available_blocks() const {
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed)));
-  }
+  // Below 0 only after a crash, when what was promised before it is not written yet.
+  std::int64_t available() const { return available_.load(std::memory_order_relaxed); }
+  // What ordinary operations leave alone.
+  std::int64_t reserve_blocks() const { return cp_reserve_.load() + deletion_reserve_; }
   // What ordinary operations can still get.
   std::uint64_t available_to_users_blocks() const {
     return static_cast<std::uint64_t>(

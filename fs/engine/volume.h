@@ -40,6 +40,7 @@ struct VolumeStatus {
   RootBlock root;  // the newest durable one; cp 0 when a mirror has none yet
   FileSystemUsage usage;
   std::uint64_t dirty_bytes = 0;
+  std::uint64_t held_blocks = 0;         // freed, but kept for mirrors until somebody needs them
   std::uint64_t journal_size_bytes = 0;  // 0: the volume has none, or takes no changes
   std::uint64_t journal_used_bytes = 0;
   std::uint64_t cache_bytes = 0;

@@ -9,6 +9,12 @@ namespace tarnfs {
 namespace {
 
 void answer_statfs(fuse_req_t request, fuse_ino_t /*inode*/) {
+  // A volume that has stopped shows what it last had.
+  if (const Status settled = file_system_of(request).settle_usage();
+      !settled.ok() && settled.error().code() == ErrorCode::kWouldWait) {
+    reply_error(request, settled.error());
+    return;
+  }
   const FileSystemUsage usage = file_system_of(request).usage();
   struct statvfs result {};
   result.f_bsize = kBlockSize;
@@ -44,7 +50,7 @@ void add_syncfs(Operations& operations) {
 }  // namespace
 
 void add_volume_operations(fuse_lowlevel_ops& operations) {
-  operations.statfs = answer_statfs;
+  operations.statfs = answered_here<answer_statfs>();
   add_syncfs(operations);
 }
 

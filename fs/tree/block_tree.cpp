@@ -55,6 +55,15 @@ std::uint64_t dense_tree_blocks(std::uint64_t data_blocks) {
   return blocks;
 }
 
+std::uint64_t tree_blocks_max(std::uint64_t data_blocks) {
+  std::uint64_t blocks = 0;
+  for (unsigned level = 0; level <= kTreeHeightMax; ++level) {
+    blocks += data_blocks;
+    data_blocks = (data_blocks + kPointersPerNode - 1) / kPointersPerNode;
+  }
+  return blocks;
+}
+
 Result<BlockPointer> find_node(const TreeRoot& tree, std::uint64_t index, unsigned level, BlockSource& source) {
   if (tree.height > kTreeHeightMax) return Error(ErrorCode::kCorrupt, "an inode's tree is too high");
   if (index >= capacity_blocks(tree.height) || level > tree.height) return BlockPointer{};

@@ -41,6 +41,8 @@ void store_tree(InodeRecord& record, const TreeRoot& tree);
 std::uint64_t capacity_blocks(std::uint8_t height);
 // All blocks of a tree of so many data blocks without a hole.
 std::uint64_t dense_tree_blocks(std::uint64_t data_blocks);
+// The most blocks that lead to the first so many data blocks of a tree of any height, or are them.
+std::uint64_t tree_blocks_max(std::uint64_t data_blocks);
 // The smallest height that holds `blocks` data blocks.
 std::uint8_t height_for(std::uint64_t blocks);
 
