@@ -5,8 +5,7 @@
 //
 // Invariants:
 //   1. A page that more than one PageRef refers to never changes. A writer calls make_unique(), which copies it if it
-//   is
-//      shared, before it takes mutable_bytes().
+//      is shared, before it takes mutable_bytes().
 //   2. The memory is 4096 bytes long and 4096-aligned.
 //
 // Thread safety: the reference count is atomic, so PageRefs to one page may live in many threads; one PageRef object

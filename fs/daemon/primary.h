@@ -3,9 +3,8 @@
 // Invariants:
 //   1. What start() built is taken apart in the opposite order, on every path.
 //   2. Once the kernel has nothing more to write, a last consistency point is taken, connected mirrors get a bounded
-//   time
-//      to publish it, the volume is closed, and only then the image is let go. On a block device umount(2) waits for
-//      that.
+//      time to publish it, the volume is closed, and only then the image is let go. On a block device umount(2) waits
+//      for that.
 //
 // Thread safety: start() and run() from one thread, whose process has no other threads before start().
 // Errors: each with what failed, on what and why.

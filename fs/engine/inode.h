@@ -4,8 +4,8 @@
 // (freezes them) and writes them, while the next generation goes on.
 //
 // Invariants:
-//   1. The tree fields of `record` (pointers, height, block_count) are those of the newest durable root: only the end of
-//      a consistency point changes them. An inline symlink's pointers never change.
+//   1. The tree fields of `record` (pointers, height, block_count) are those of the newest durable root: only the end
+//      of a consistency point changes them. An inline symlink's pointers never change.
 //   2. A page's content is, in this order: open.pages, open.shared, a hole if in open.removed, frozen.pages,
 //      frozen.shared, a hole if in frozen.removed, the tree. No page is in `pages` and in `shared` of one delta.
 //   3. Bytes of the last page beyond size_bytes are zero.

@@ -6,8 +6,8 @@
 // failed write is noted here, the kernel is told to ask, and the answer is the error.
 //
 // Invariants:
-//   1. Each failed write makes at most one later request fail. A read at the end of the same file, or a seek to it, asks
-//      in the same way and may be the one.
+//   1. Each failed write makes at most one later request fail. A read at the end of the same file, or a seek to it,
+//      asks in the same way and may be the one.
 //   2. What is noted here is an addition: fsync and close give the error in any case.
 //
 // Thread safety: any thread; one leaf lock inside, not taken while nothing is noted.
