@@ -11,7 +11,7 @@ tarnfs_folder(mirror/wire DEPENDS common LIBRARIES fmt::fmt PkgConfig::LZ4)
 tarnfs_folder(mirror/channel DEPENDS common mirror/wire LIBRARIES fmt::fmt PkgConfig::ZMQ Threads::Threads)
 tarnfs_folder(mirror/sender DEPENDS common mirror/wire LIBRARIES fmt::fmt Threads::Threads)
 tarnfs_folder(mirror/receiver DEPENDS common mirror/wire LIBRARIES fmt::fmt Threads::Threads)
-tarnfs_folder(fs/tools DEPENDS common fs/storage fs/tree fs/check fs/control mirror/channel
+tarnfs_folder(fs/tools DEPENDS common fs/storage fs/tree fs/engine fs/check fs/control mirror/channel
               LIBRARIES fmt::fmt PkgConfig::BLKID)
 tarnfs_folder(fs/daemon DEPENDS common fs/engine fs/fuse fs/control mirror/sender mirror/channel
               LIBRARIES fmt::fmt)

@@ -25,6 +25,12 @@ class BlockDevice {
   // For messages: the path of the image.
   virtual std::string name() const = 0;
   virtual std::uint64_t size_blocks() const = 0;
+  // How large it could be: what is there by now, however long it was when it was opened.
+  virtual Result<std::uint64_t> size_blocks_now() { return size_blocks(); }
+  // Makes it at least so large; never smaller. kNoSpace when there is no room. Durable after a flush().
+  virtual Status grow(std::uint64_t size_blocks) {
+    return size_blocks <= this->size_blocks() ? Status() : Status(Error(ErrorCode::kUnsupported));
+  }
   // Reads out.size() / 4096 blocks from `first` on. `out` is 4096-aligned and a multiple of 4096 long.
   virtual Status read(Address first, std::span<std::byte> out) = 0;
   // Another copy of a block, where the device has one: a mirror's device does while it moves to a new state. For a

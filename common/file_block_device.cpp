@@ -19,7 +19,7 @@ namespace {
 
 Error errno_error(const std::string& what, const std::string& path, int number) {
   ErrorCode code = ErrorCode::kIo;
-  if (number == ENOSPC || number == EDQUOT) code = ErrorCode::kNoSpace;
+  if (number == ENOSPC || number == EDQUOT || number == EFBIG) code = ErrorCode::kNoSpace;
   if (number == ENOENT) code = ErrorCode::kNotFound;
   if (number == EACCES || number == EPERM) code = ErrorCode::kNotPermitted;
   if (number == EISDIR) code = ErrorCode::kInvalid;
@@ -135,6 +135,26 @@ Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::stri
   }
   if (size_blocks == 0) device->size_blocks_ = device_blocks;
   return device;
+}
+
+Result<std::uint64_t> FileBlockDevice::size_blocks_now() {
+  return size_blocks_of(descriptor_.number(), path_);
+}
+
+Status FileBlockDevice::grow(std::uint64_t size_blocks) {
+  if (size_blocks <= size_blocks_) return {};
+  TARNFS_ASSIGN(const std::uint64_t now_blocks, size_blocks_of(descriptor_.number(), path_));
+  if (now_blocks < size_blocks) {
+    if (is_block_device_) {
+      return Error(ErrorCode::kNoSpace, path_ + " has " + std::to_string(now_blocks * kBlockSize) + " bytes, but " +
+                                            std::to_string(size_blocks * kBlockSize) + " are needed; make it larger");
+    }
+    if (::ftruncate(descriptor_.number(), static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
+      return errno_error("set the size of", path_, errno);
+    }
+  }
+  size_blocks_ = size_blocks;
+  return {};
 }
 
 Status FileBlockDevice::read(Address first, std::span<std::byte> out) {

@@ -13,6 +13,7 @@
 // Ownership: owns its descriptors, which are closed on exec.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -52,6 +53,9 @@ class FileBlockDevice final : public BlockDevice {
 
   std::string name() const override { return path_; }
   std::uint64_t size_blocks() const override { return size_blocks_; }
+  Result<std::uint64_t> size_blocks_now() override;
+  // A file becomes longer, sparsely; a block device must have become so already.
+  Status grow(std::uint64_t size_blocks) override;
   Status read(Address first, std::span<std::byte> out) override;
   Status write(Address first, std::span<const PageRef> pages) override;
   Status flush() override;
@@ -65,9 +69,9 @@ class FileBlockDevice final : public BlockDevice {
   const Descriptor descriptor_;
   // Nothing is read or written through it, so that closing it ends the claim at once.
   Descriptor claim_;
+  std::atomic<std::uint64_t> size_blocks_;  // grows
   // Set before the device is handed out, then constant.
   bool may_write_ = true;
-  std::uint64_t size_blocks_;
   bool is_block_device_ = false;
   Mutex flush_mutex_;
   bool flush_failed_ TARNFS_GUARDED_BY(flush_mutex_) = false;

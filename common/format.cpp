@@ -1,9 +1,11 @@
 #include "common/format.h"
 
 #include <algorithm>
+#include <array>
 #include <bitset>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include "common/checksum.h"
 
@@ -109,6 +111,60 @@ Status check_pointer(const BlockPointer& pointer, std::uint64_t size_blocks, Cp 
   return {};
 }
 
+namespace {
+
+Result<Superblock> read_superblock_at(BlockDevice& device, Address address) {
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(device.read(address, page.mutable_bytes()));
+  return check_superblock(page.bytes());
+}
+
+// A root belongs where its own size says.
+Result<RootBlock> read_root_at(BlockDevice& device, Address slot) {
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(device.read(slot, page.mutable_bytes()));
+  TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
+  if (root_slot_of(Cp{root.cp}, root.size_blocks) == slot) return root;
+  return Error(ErrorCode::kCorrupt, "the root of cp " + std::to_string(root.cp) + " does not belong there");
+}
+
+// A copy of the superblock of `volume` at the end of `size_blocks`, a number that nobody vouches for.
+Result<Superblock> read_copy_behind(BlockDevice& device, const std::array<std::uint8_t, 16>& volume,
+                                    std::uint64_t size_blocks) {
+  if (size_blocks < kVolumeBlocksMin || size_blocks > device.size_blocks()) return Error(ErrorCode::kCorrupt);
+  TARNFS_ASSIGN(const Superblock copy, read_superblock_at(device, Address{size_blocks - 1}));
+  if (copy.volume != volume || copy.size_blocks != size_blocks) return Error(ErrorCode::kCorrupt);
+  return copy;
+}
+
+// The copy of the superblock whose front, `damaged`, has a wrong checksum. The image may be longer than the volume, so
+// what is left of the front says where it is, which is right also when it is torn, or else the newest root at the
+// front. Without them it can only be at the end of the image.
+Result<Superblock> read_superblock_copy(BlockDevice& device, const Superblock& damaged) {
+  if (damaged.magic == kSuperblockMagic) {
+    auto copy = read_copy_behind(device, damaged.volume, damaged.size_blocks);
+    if (copy.ok()) return copy;
+  }
+  std::optional<RootBlock> newest;
+  for (std::uint64_t block = 1; block <= kRootSlotsPerEnd; ++block) {
+    const auto root = read_root_at(device, Address{block});
+    if (root.ok() && root->size_blocks <= device.size_blocks() && (!newest || root->cp > newest->cp)) newest = *root;
+  }
+  if (newest) {
+    auto copy = read_copy_behind(device, newest->volume, newest->size_blocks);
+    if (copy.ok()) return copy;
+  }
+  return read_superblock_at(device, Address{device.size_blocks() - 1});
+}
+
+Error truncated(const BlockDevice& device, std::uint64_t size_blocks) {
+  return Error(ErrorCode::kCorrupt, device.name() + " is truncated: the volume has " + std::to_string(size_blocks) +
+                                        " blocks, the image only " + std::to_string(device.size_blocks()) +
+                                        "; restore the whole image");
+}
+
+}  // namespace
+
 Result<Superblock> read_superblock(BlockDevice& device) {
   if (device.size_blocks() < kVolumeBlocksMin) {
     return Error(ErrorCode::kInvalid, device.name() + " is too small to hold a tarnfs volume (" +
@@ -118,15 +174,10 @@ Result<Superblock> read_superblock(BlockDevice& device) {
   TARNFS_TRY(device.read(Address{0}, page.mutable_bytes()));
   auto front = check_superblock(page.bytes());
   if (!front.ok() && front.error().code() != ErrorCode::kIncompatible) {
-    TARNFS_TRY(device.read(Address{device.size_blocks() - 1}, page.mutable_bytes()));
-    if (auto back = check_superblock(page.bytes()); back.ok()) front = std::move(back);
+    if (auto copy = read_superblock_copy(device, decode<Superblock>(page.bytes())); copy.ok()) front = std::move(copy);
   }
   if (!front.ok()) return front.error().in(device.name());
-  if (front->size_blocks > device.size_blocks()) {
-    return Error(ErrorCode::kCorrupt, device.name() + " is truncated: the volume has " +
-                                          std::to_string(front->size_blocks) + " blocks, the image only " +
-                                          std::to_string(device.size_blocks()) + "; restore the whole image");
-  }
+  if (front->size_blocks > device.size_blocks()) return truncated(device, front->size_blocks);
   return front;
 }
 
@@ -136,23 +187,44 @@ Status write_superblock(BlockDevice& device, const Superblock& superblock) {
   return device.write(Address{superblock.size_blocks - 1}, std::span(&page, 1));
 }
 
+Superblock grown(const Superblock& superblock, std::uint64_t size_blocks) {
+  Superblock larger = superblock;
+  larger.size_blocks = size_blocks;
+  seal(larger);
+  return larger;
+}
+
+Status prepare_grown_end(BlockDevice& device, const Superblock& larger) {
+  TARNFS_TRY(device.grow(larger.size_blocks));
+  const std::vector<PageRef> slots(kRootSlotsPerEnd, PageRef::zeroed());
+  TARNFS_TRY(device.write(Address{end_of_data_blocks(larger.size_blocks)}, slots));
+  const PageRef copy = page_of(larger);
+  TARNFS_TRY(device.write(Address{larger.size_blocks - 1}, std::span(&copy, 1)));
+  return device.flush();
+}
+
+Status finish_growth(BlockDevice& device, const Superblock& larger, std::uint64_t old_size_blocks) {
+  const PageRef front = page_of(larger);
+  TARNFS_TRY(device.write(Address{0}, std::span(&front, 1)));
+  TARNFS_TRY(device.flush());
+  const PageRef nothing = PageRef::zeroed();
+  return device.write(Address{old_size_blocks - 1}, std::span(&nothing, 1));
+}
+
 Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superblock) {
   std::optional<RootBlock> newest;
   std::optional<Error> incompatible;
   std::bitset<kRootSlots> unreadable;
-  PageRef page = PageRef::uninitialised();
   for (std::uint64_t slot = 0; slot < kRootSlots; ++slot) {
-    // An unreadable slot is like a damaged one, as long as another holds the newest root.
-    unreadable[slot] = !device.read(root_slot_of(Cp{slot}, superblock.size_blocks), page.mutable_bytes()).ok();
-    if (unreadable[slot]) continue;
-    auto root = check_root_block(page.bytes());
+    const auto root = read_root_at(device, root_slot_of(Cp{slot}, superblock.size_blocks));
     if (!root.ok()) {
-      if (root.error().code() == ErrorCode::kIncompatible) incompatible = root.error();
+      // An unreadable slot is like a damaged one, as long as another holds the newest root.
+      const ErrorCode code = root.error().code();
+      unreadable[slot] = code != ErrorCode::kCorrupt && code != ErrorCode::kIncompatible;
+      if (code == ErrorCode::kIncompatible) incompatible = root.error();
       continue;
     }
-    if (root->volume != superblock.volume) continue;
-    if (root_slot_of(Cp{root->cp}, superblock.size_blocks) != root_slot_of(Cp{slot}, superblock.size_blocks)) continue;
-    if (!newest || root->cp > newest->cp) newest = *root;
+    if (root->volume == superblock.volume && (!newest || root->cp > newest->cp)) newest = *root;
   }
   if (!newest && incompatible) return incompatible->in(device.name());
   if (!newest)
@@ -164,6 +236,11 @@ Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superb
     return Error(ErrorCode::kIo,
                  device.name() + ": block " + std::to_string(root_slot_of(Cp{next}, superblock.size_blocks).value) +
                      " cannot be read, and may hold the newest state; try again, or restore it from its mirror");
+  }
+  if (newest->size_blocks > device.size_blocks()) return truncated(device, newest->size_blocks);
+  if (newest->size_blocks < superblock.size_blocks) {
+    return Error(ErrorCode::kCorrupt, device.name() + ": the newest root block is of a smaller volume than the " +
+                                          "superblock; run fsck.tarnfs");
   }
   return *newest;
 }

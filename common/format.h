@@ -173,6 +173,8 @@ static_assert(offsetof(RootBlock, checksum) == kBlockSize - 8);
 
 // Geometry: block 0 the superblock, blocks 1..16 root slots; at the end 16 root slots and a copy of the superblock.
 inline constexpr std::uint64_t kFirstDataBlock = 1 + kRootSlotsPerEnd;
+// A volume grows by at least so much, so that the new end does not lie on the old one.
+inline constexpr std::uint64_t kGrowthBlocksMin = kRootSlotsPerEnd + 1;
 constexpr std::uint64_t end_of_data_blocks(std::uint64_t size_blocks) {
   return size_blocks - kRootSlotsPerEnd - 1;
 }
@@ -204,12 +206,23 @@ requires(sizeof(T) == kBlockSize) PageRef page_of(const T& block) {
   return PageRef::copy_of(std::as_bytes(std::span<const T, 1>(&block, 1)));
 }
 
-// Reads and checks the superblock at the front, or its copy at the end when the front is damaged.
+// Reads and checks the superblock at the front, or its copy when the front is damaged: at the end that what is left of
+// the front names, or the newest root at the front, or else at the end of the image.
 Result<Superblock> read_superblock(BlockDevice& device);
 // Writes both copies; does not flush.
 Status write_superblock(BlockDevice& device, const Superblock& superblock);
-// The newest valid root block of this volume in the ring. kCorrupt when there is none.
+// The newest valid root block of this volume in the ring. kCorrupt when there is none. It is larger than the superblock
+// says where a growth was cut off: then the superblock is to be `grown` to its size, here and, by who writes, on disk.
 Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superblock);
+
+// Growth, in three steps (FORMAT.md). First the new end: the device gets the size of `larger`, empty root slots at its
+// end and the copy of the superblock behind them, durably. The volume does not know of it yet.
+Status prepare_grown_end(BlockDevice& device, const Superblock& larger);
+// Then a root of the new size is published. Last the superblock at the front, durably: from here on the old end is
+// nothing special. The old copy there is wiped, so that nobody takes it for one.
+Status finish_growth(BlockDevice& device, const Superblock& larger, std::uint64_t old_size_blocks);
+// The same superblock for another size.
+Superblock grown(const Superblock& superblock, std::uint64_t size_blocks);
 // Flushes, writes the root block to its slot and flushes again: the commit.
 Status publish_root(BlockDevice& device, const RootBlock& root);
 // Reads the block of `pointer` and verifies its checksum.

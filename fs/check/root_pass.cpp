@@ -42,7 +42,7 @@ Result<std::optional<RootBlock>> read_slot(BlockDevice& device, const Superblock
   if (is_all_zero(page.bytes())) return std::optional<RootBlock>();
   TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
   if (root.volume != superblock.volume) return std::optional<RootBlock>();
-  if (root_slot_of(Cp{root.cp}, superblock.size_blocks) == slot) return std::optional(root);
+  if (root_slot_of(Cp{root.cp}, root.size_blocks) == slot) return std::optional(root);
   return Error(ErrorCode::kCorrupt, fmt::format("the root of cp {} does not belong there", root.cp));
 }
 
@@ -71,9 +71,6 @@ void check_root_fields(const CheckReport& report, ProblemLog& log) {
     log.error(ProblemKind::kRoot, std::nullopt, root_slot_of(Cp{root.cp}, report.superblock.size_blocks),
               "root block: " + std::move(text));
   };
-  if (root.size_blocks != report.superblock.size_blocks) {
-    error(fmt::format("it describes {} blocks, the superblock {}", root.size_blocks, report.superblock.size_blocks));
-  }
   if (root.time_nanoseconds >= 1000000000U) error(fmt::format("its time has {} nanoseconds", root.time_nanoseconds));
   for (std::uint32_t i = 0; i < root.history_count; ++i) {
     const std::uint64_t last_cp = root.history[i].last_cp;
@@ -99,6 +96,12 @@ Status check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log) {
     }
   }
   TARNFS_ASSIGN(report.root, read_newest_root(device, report.superblock));
+  if (report.root.size_blocks != report.superblock.size_blocks) {
+    log.warning(ProblemKind::kSuperblock, std::nullopt, Address{0},
+                fmt::format("a growth from {} to {} blocks was cut off; the next mount finishes it",
+                            report.superblock.size_blocks, report.root.size_blocks));
+    report.superblock = grown(report.superblock, report.root.size_blocks);
+  }
   check_chain(roots, log);
   check_root_fields(report, log);
   return {};

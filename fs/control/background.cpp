@@ -103,6 +103,7 @@ int Background::failed(const Error& error) {
 
 Result<Descriptor> prepare_daemon_process() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // an image that may not become longer (RLIMIT_FSIZE) is an error, no end
   // Memory that this process asks for must not be waited for by writing to the file systems that it serves. Needs a
   // right that containers may not have; it is a precaution.
   ::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);

@@ -127,6 +127,7 @@ Status Primary::start_control() {
   commands["remount"] = {.run = [this](const ControlRequest& request) { return answer_remount(request); },
                          .waits = true};
   commands["trim"] = {.run = [this](const ControlRequest& request) { return answer_trim(request); }, .waits = true};
+  commands["resize"] = {.run = [this](const ControlRequest& request) { return answer_resize(request); }, .waits = true};
   const std::string uuid = volume_of(volume_->superblock()).to_string();
   const std::string usual = control_path_of(default_control_directory(), uuid, "primary");
   const std::string path = options_.control_path.empty() ? usual : options_.control_path;
@@ -341,6 +342,16 @@ Result<std::string> Primary::answer_trim(const ControlRequest& request) {
     trimmed_bytes += bytes;
   }
   return fmt::format("{{\"trimmed_bytes\":{}}}", trimmed_bytes);
+}
+
+// A connected mirror is told the size when it is connected the next time, which is at once.
+Result<std::string> Primary::answer_resize(const ControlRequest& request) {
+  if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
+  TARNFS_ASSIGN(const std::uint64_t asked_bytes, bytes_in(request, "size", 0));
+  const std::uint64_t old_bytes = volume_->newest_root().size_blocks * kBlockSize;
+  TARNFS_ASSIGN(const std::uint64_t size_bytes, volume_->resize(asked_bytes));
+  if (size_bytes != old_bytes) log_info(fmt::format("{}: grown from {} to {} bytes", image_, old_bytes, size_bytes));
+  return fmt::format("{{\"size_bytes\":{}}}", size_bytes);
 }
 
 Status Primary::wait_for_mirrors(Cp cp) {

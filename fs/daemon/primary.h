@@ -57,6 +57,7 @@ class Primary {
   Status make_writable();
   Status wait_for_mirrors(Cp cp);
   Result<std::string> answer_trim(const ControlRequest& request);
+  Result<std::string> answer_resize(const ControlRequest& request);
 
   const std::string image_;
   const std::string mountpoint_;

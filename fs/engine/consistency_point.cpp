@@ -102,6 +102,12 @@ Status ConsistencyPoint::complete() {
   engine_.writer_->begin(Cp{root_.cp});
   engine_.writing_generation_ = generation_;
   engine_.free_map_->begin(Cp{root_.cp});
+  if (const std::uint64_t size_blocks = engine_.growing_to_blocks_.exchange(0); size_blocks != 0) {
+    grows_ = true;
+    root_.size_blocks = size_blocks;
+    root_.free_map.size_bytes = map_pages_of(size_blocks) * kBlockSize;
+    TARNFS_TRY(engine_.free_map_->prepare_growth(size_blocks));
+  }
   freeze_inodes();
   TARNFS_TRY(count_shares());
   TARNFS_TRY(write_inodes());
@@ -266,13 +272,17 @@ Status ConsistencyPoint::publish() {
   TARNFS_FAILPOINT("primary: before the root write");
   TARNFS_TRY(publish_root(engine_.device_, root_));
   TARNFS_FAILPOINT("primary: after the root write");
-  return {};
+  if (!grows_) return {};
+  const Superblock smaller = engine_.superblock();
+  return finish_growth(engine_.device_, grown(smaller, root_.size_blocks), smaller.size_blocks);
 }
 
 void ConsistencyPoint::install() {
   Engine& engine = engine_;
   std::vector<std::pair<InodeNumber, std::uint64_t>> orphans_left;  // how many blocks those inodes still have
-  {
+  if (grows_) {
+    engine.note_growth(root_);
+  } else {
     WriteLock lock(engine.root_mutex_);
     engine.root_ = root_;
   }

@@ -55,6 +55,7 @@ class ConsistencyPoint {
   Engine& engine_;
   SharingAllocator sharing_allocator_;
   std::uint64_t generation_ = 0;
+  bool grows_ = false;            // its root is of a larger volume than the one before
   RootBlock root_;                // under construction
   std::vector<InodePtr> inodes_;  // by number
   std::vector<std::shared_ptr<FrozenInode>> frozen_;

@@ -11,17 +11,6 @@ namespace {
 constexpr std::uint64_t kInodesInMemoryMin = 4096;
 constexpr std::uint64_t kBytesPerCachedInode = 1024;
 
-std::uint64_t cp_reserve_blocks(const RootBlock& root) {
-  // A consistency point may rewrite the whole free map once, and the nodes above the inode file.
-  return 2 * map_pages_of(root.size_blocks) + 64;
-}
-
-// What the largest deletion needs, and more on larger volumes so that many run beside each other.
-std::uint64_t deletion_reserve_blocks(const RootBlock& root) {
-  return std::clamp<std::uint64_t>(root.size_blocks / 16, 96, 384) +
-         std::min<std::uint64_t>(root.size_blocks / 64, 4096);
-}
-
 Status check_free_map_fields(const RootBlock& root) {
   const std::uint64_t data_blocks = end_of_data_blocks(root.size_blocks) - kFirstDataBlock;
   if (root.free_map.height == height_for(map_pages_of(root.size_blocks)) && root.used_blocks <= data_blocks) return {};
@@ -34,6 +23,11 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
   if (options.mode == VolumeMode::kMirror && options.feed != nullptr) {
     return Error(ErrorCode::kInvalid, "a mirror's read-only view feeds no other mirror");
   }
+  if (options.mode == VolumeMode::kReadWrite) {
+    // The newest root and the end of the journal may have been written but not flushed when their writer died. What
+    // is done from now on rests on them, so they must not vanish any more.
+    TARNFS_TRY(device.flush());
+  }
   Superblock superblock;
   RootBlock root;
   root.cp = 0;
@@ -41,14 +35,12 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
     TARNFS_ASSIGN(superblock, read_superblock(device));
     TARNFS_ASSIGN(root, read_newest_root(device, superblock));
     if (root.size_blocks != superblock.size_blocks) {
-      return Error(ErrorCode::kCorrupt, device.name() + ": root block and superblock have different sizes");
+      // A growth was cut off behind its commit. Nothing may be written to the new size before the superblocks say it.
+      const std::uint64_t old_size_blocks = superblock.size_blocks;
+      superblock = grown(superblock, root.size_blocks);
+      if (options.mode == VolumeMode::kReadWrite) TARNFS_TRY(finish_growth(device, superblock, old_size_blocks));
     }
     if (const Status fields = check_free_map_fields(root); !fields.ok()) return fields.error().in(device.name());
-  }
-  if (options.mode == VolumeMode::kReadWrite) {
-    // The newest root and the end of the journal may have been written but not flushed when their writer died. What
-    // is done from now on rests on them, so they must not vanish any more.
-    TARNFS_TRY(device.flush());
   }
   auto engine = std::make_unique<Engine>(device, options, superblock, root);
   if (options.mode != VolumeMode::kMirror) TARNFS_TRY(engine->recover());
@@ -77,8 +69,8 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
   free_map_ = std::make_unique<FreeMap>(root, *writer_);
   shares_ = std::make_unique<ShareMap>(*writer_);
   allocatable_before_blocks_ = free_map_->unused_blocks();
-  ledger_ =
-      std::make_unique<SpaceLedger>(allocatable_before_blocks_, cp_reserve_blocks(root), deletion_reserve_blocks(root));
+  ledger_ = std::make_unique<SpaceLedger>(allocatable_before_blocks_);
+  set_reserves(false, true);
 }
 
 Engine::~Engine() {
@@ -101,6 +93,10 @@ Status Engine::make_writable() {
   if (mode_ == VolumeMode::kMirror) return Error(ErrorCode::kReadOnly, device_.name() + " is a mirror");
   if (unwritable_) return Error(ErrorCode::kReadOnly, unwritable_->describe());
   TARNFS_TRY(device_.flush());
+  TARNFS_ASSIGN(const Superblock on_disk, read_superblock(device_));
+  if (on_disk.size_blocks != size_blocks_) {
+    TARNFS_TRY(finish_growth(device_, superblock(), on_disk.size_blocks));
+  }
   mode_ = VolumeMode::kReadWrite;
   return start();
 }
@@ -123,6 +119,21 @@ Status Engine::close() {
     return Error(ErrorCode::kIo, "the volume had stopped: " + stop_reason_);
   }
   return status;
+}
+
+// What operations leave alone follows from the size of the volume, and from whether blocks are shared, which they are
+// from now on with `shares`. Consistency points may have to rewrite all of the share map, whatever operations were
+// promised: from the first shared block on they have a reserve for it. False, unless it `must` be: there is no space
+// for that.
+bool Engine::set_reserves(bool shares, bool must) {
+  MutexLock lock(reserves_mutex_);
+  const std::uint64_t size_blocks = size_blocks_.load();
+  const bool sharing = sharing_ || shares;
+  const std::uint64_t cp_blocks =
+      cp_reserve_blocks_of(map_pages_of(size_blocks)) + (sharing ? share_map_reserve_blocks(size_blocks) : 0);
+  if (!ledger_->set_reserves(cp_blocks, deletion_reserve_blocks_of(size_blocks), must)) return false;
+  sharing_ = sharing;
+  return true;
 }
 
 std::int64_t Engine::dirty_bytes() const {

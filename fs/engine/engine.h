@@ -101,6 +101,7 @@ class Engine final : public Volume {
   Status fsync(InodeNumber inode, bool data_only) override;
   Result<Cp> consistency_point() override;
   Result<std::uint64_t> trim(const TrimRange& range) override;
+  Result<std::uint64_t> resize(std::uint64_t size_bytes) override;
   Status shut_down() override;
 
   // ReplicationSource.
@@ -189,6 +190,7 @@ class Engine final : public Volume {
   bool much_is_promised() const;
   void wake_dirty_waiters() TARNFS_EXCLUDES(cp_mutex_);
   Status load_missing(Attempt& attempt, std::uint64_t view);
+  bool set_reserves(bool shares, bool must) TARNFS_EXCLUDES(reserves_mutex_);
   void settle(const Operation& op);
 
   // Space (engine_space.cpp).
@@ -376,6 +378,11 @@ class Engine final : public Volume {
   Result<std::uint64_t> trim_run(std::uint64_t first, std::uint64_t end);
   Result<FreeMap::FreeRun> trim_chunk(std::uint64_t from, std::uint64_t end);
 
+  // Growing (engine_resize.cpp).
+  Result<std::uint64_t> size_to_grow_to(std::uint64_t size_bytes);
+  Status grow_to(std::uint64_t size_blocks) TARNFS_EXCLUDES(cp_mutex_);
+  void note_growth(const RootBlock& root) TARNFS_EXCLUDES(root_mutex_);
+
   Status replay(const JournalBatchContent& batch, Cp newest);
   Status replay_names(const JournalRecord& record);
   Status replay_make(Operation& op, const JournalMake& make);
@@ -400,7 +407,9 @@ class Engine final : public Volume {
   const VolumeOptions options_;
   std::atomic<VolumeMode> mode_;  // kReadWrite, once it is that, for good
   std::atomic<bool> access_times_;
-  Superblock superblock_;  // a mirror's: changed with the gate closed and under root_mutex_; constant otherwise
+  // A mirror's: changed with the gate closed and under root_mutex_. A volume's: size and checksum are changed and read
+  // under root_mutex_, the rest is constant.
+  Superblock superblock_;
   Clock& clock_;
   BlockCache cache_;
   WaitEstimate block_loads_;  // of one block or a few
@@ -411,8 +420,8 @@ class Engine final : public Volume {
   mutable SharedMutex root_mutex_;
   RootBlock root_ TARNFS_GUARDED_BY(root_mutex_);  // the newest durable one
   std::atomic<std::uint64_t> published_cp_;        // of root_
-  std::atomic<std::uint64_t> size_blocks_;
-  std::atomic<std::uint64_t> view_{0};  // grows when adopt() changes the root
+  std::atomic<std::uint64_t> size_blocks_;         // grows
+  std::atomic<std::uint64_t> view_{0};             // grows when adopt() changes the root
 
   GenerationGate gate_;
   std::uint64_t open_generation_;  // changed with the gate closed, read inside it
@@ -448,7 +457,8 @@ class Engine final : public Volume {
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
   std::unique_ptr<ShareMap> shares_;
-  std::atomic<bool> sharing_{false};           // the ledger keeps what the share map may need
+  Mutex reserves_mutex_;                       // the ledger's reserves; they are read without it
+  std::atomic<bool> sharing_{false};           // the ledger keeps what the share map may need; set under it
   std::optional<Error> unwritable_;            // why a read-only volume must stay one; before the threads
   std::atomic<std::uint64_t> held_blocks_{0};  // freed, but kept for a root that somebody reads
   // With `held_blocks_` and the ledger it is changed under the lock when a root is published, so that usage() never
@@ -465,6 +475,8 @@ class Engine final : public Volume {
   std::atomic<bool> cp_wanted_soon_{false};  // set under cp_mutex_; a look without it may be late
   bool cp_running_ TARNFS_GUARDED_BY(cp_mutex_) = false;
   bool closing_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  bool resizing_ TARNFS_GUARDED_BY(cp_mutex_) = false;
+  std::atomic<std::uint64_t> growing_to_blocks_{0};  // what the next consistency point's root is of; 0: as it is
   std::string stop_reason_ TARNFS_GUARDED_BY(cp_mutex_);
   std::atomic<bool> stopped_{false};
   std::atomic<bool> shut_down_{false};  // changed with the gate closed, and then `stopped_` follows

@@ -109,20 +109,14 @@ Status Engine::load_share_map() {
   inodes_.erase(kShareFile);
   if (!loaded.ok()) return loaded.error().in("the share map");
   if (!shares_->in_use()) return {};
-  ledger_->change_cp_reserve(static_cast<std::int64_t>(share_map_reserve_blocks(size_blocks_.load())));
-  sharing_ = true;
+  set_reserves(true, true);
   return {};
 }
 
-// Consistency points may have to rewrite all of the share map, whatever operations were promised: from the first shared
-// block on they have a reserve for it. False: there is no space for one.
+// False: there is no space for the reserve that it takes.
 Result<bool> Engine::enable_sharing() {
-  const std::uint64_t blocks = share_map_reserve_blocks(size_blocks_.load());
   for (bool again = true; !sharing_; again = false) {
-    if (ledger_->raise_cp_reserve(blocks)) {
-      if (sharing_.exchange(true)) ledger_->change_cp_reserve(-static_cast<std::int64_t>(blocks));
-      return true;
-    }
+    if (set_reserves(true, false)) return true;
     if (!again) return false;
     if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
     TARNFS_TRY(request_cp(true));

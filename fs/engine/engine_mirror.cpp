@@ -122,7 +122,9 @@ Result<BlockWrite> Engine::read_listed(const RootBlock& root, const BlockPointer
 Status Engine::adopt(const RootBlock& root) {
   TARNFS_ASSERT(mode_ == VolumeMode::kMirror);
   const RootBlock old = newest_root();
-  TARNFS_ASSIGN(const Superblock superblock, read_superblock(device_));
+  TARNFS_ASSIGN(Superblock superblock, read_superblock(device_));
+  // The image's follows a root that is larger.
+  if (superblock.size_blocks != root.size_blocks) superblock = grown(superblock, root.size_blocks);
   std::vector<InodeNumber> changed{kRootDirectory};
   if (view_listener_ && old.cp != 0) {
     const auto note = [&](std::uint64_t index) -> Status {

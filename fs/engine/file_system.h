@@ -176,6 +176,10 @@ class FileSystem {
   // operations go on meanwhile. What is kept in reserve on a full volume is left out. kUnsupported when the device
   // cannot, kInvalid when the range begins behind the end or is shorter than a block.
   virtual Result<std::uint64_t> trim(const TrimRange& range) = 0;
+  // Makes the volume larger, to `size_bytes` or (0) to all that its image has room for, and waits until that is durable
+  // here; returns the size. A file becomes longer first. kInvalid for a size that cannot be, kUnsupported for a smaller
+  // one, kNoSpace when the image cannot hold it, kBusy while another one runs.
+  virtual Result<std::uint64_t> resize(std::uint64_t size_bytes) = 0;
   // Stops as a power cut would: what fsync promised stays, what was not durable is lost with the next open. When it
   // returns nothing is written any more, and every later call but usage() and forget() answers kIo.
   virtual Status shut_down() = 0;

@@ -1,4 +1,5 @@
 // tarn: looks after running volumes and mirrors.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,10 +8,12 @@
 #include <string>
 #include <thread>
 
+#include "common/types.h"
 #include "fs/control/client.h"
 #include "fs/control/command_line.h"
 #include "fs/control/text.h"
 #include "fs/tools/progress.h"
+#include "fs/tools/resize_image.h"
 #include "mirror/channel/key_directory.h"
 
 namespace {
@@ -28,6 +31,7 @@ struct Arguments {
   bool json = false;
   bool watch = false;
   bool mirror = false;
+  std::string size;
 };
 
 Result<std::string> status_text(const Arguments& arguments) {
@@ -106,6 +110,41 @@ int make_keys(const Arguments& arguments) {
   return kExitDone;
 }
 
+// Through the daemon of a volume that is mounted, else in the image itself.
+Result<std::uint64_t> resized_bytes(const Arguments& arguments, std::uint64_t size_bytes) {
+  const auto found = daemon_of(arguments.target, default_control_directory());
+  if (!found.ok()) {
+    struct stat target {};
+    const bool is_image =
+        ::stat(arguments.target.c_str(), &target) == 0 && (S_ISREG(target.st_mode) || S_ISBLK(target.st_mode));
+    if (found.error().code() != ErrorCode::kNotFound || !is_image) return found.error();
+    return resize_image(arguments.target, size_bytes);
+  }
+  if (found->status.role == "mirror") {
+    return Error(ErrorCode::kUnsupported, arguments.target + " is a mirror, which grows with its primary: resize that");
+  }
+  ControlRequest request{.command = "resize", .arguments = {}};
+  if (size_bytes != 0) request.arguments["size"] = std::to_string(size_bytes);
+  TARNFS_ASSIGN(const std::string answer, ask_daemon(found->socket_path, request, kWaitMax));
+  return number_in(answer, "size_bytes");
+}
+
+int resize(const Arguments& arguments) {
+  std::uint64_t size_bytes = 0;
+  if (!arguments.size.empty()) {
+    const auto parsed = parse_size(arguments.size);
+    if (!parsed.ok()) return tell_failure(kProgram, parsed.error());
+    if (*parsed < kBlockSize) {
+      return tell_failure(kProgram, Error(ErrorCode::kUsage, "a volume of " + arguments.size + " cannot be"));
+    }
+    size_bytes = *parsed;
+  }
+  const auto resized = resized_bytes(arguments, size_bytes);
+  if (!resized.ok()) return tell_failure(kProgram, resized.error().in("resize of " + arguments.target));
+  std::printf("{\"size_bytes\":%llu}\n", static_cast<unsigned long long>(*resized));
+  return kExitDone;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -122,9 +161,13 @@ int main(int argc, char** argv) {
   trimming.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   CommandLine& keygen = line.command("keygen", "make the keys of this machine", arguments.command);
   keygen.argument("DIR", arguments.target, "a directory; made when it is missing");
+  CommandLine& resizing = line.command("resize", "make a volume larger, while it is mounted or not", arguments.command);
+  resizing.option("--size", arguments.size, "SIZE", "the new size; without it all that the image has room for");
+  resizing.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (arguments.command == "cp") return take_cp(arguments);
   if (arguments.command == "trim") return trim(arguments);
   if (arguments.command == "keygen") return make_keys(arguments);
+  if (arguments.command == "resize") return resize(arguments);
   return show_status(arguments);
 }

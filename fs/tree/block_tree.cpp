@@ -248,6 +248,8 @@ class TreeRewriter {
     const bool empty = std::all_of(tree_.pointers.begin(), tree_.pointers.end(),
                                    [](const auto& pointer) { return pointer.is_hole(); });
     if (empty) tree_.height = height_min;
+    while (tree_.height < height_min) TARNFS_TRY(raise());
+    TARNFS_TRY(close_below(tree_.height + 1U));
     return tree_;
   }
 
@@ -372,14 +374,20 @@ class TreeRewriter {
   Status grow_to_hold(std::uint64_t index) {
     while (index >= capacity_blocks(tree_.height)) {
       if (tree_.height == kTreeHeightMax) return Error(ErrorCode::kFileTooBig);
-      TARNFS_TRY(close_below(tree_.height + 1U));
-      const auto old_pointers = std::exchange(tree_.pointers, {});
-      ++tree_.height;
-      OpenNode& top = nodes_[tree_.height];
-      top = OpenNode{0, BlockPointer{}, PageRef::zeroed(), false};
-      for (std::size_t i = 0; i < kPointersPerInode; ++i) {
-        if (!old_pointers[i].is_hole()) set_child_of(tree_.height, i * span_blocks(tree_.height - 1U), old_pointers[i]);
-      }
+      TARNFS_TRY(raise());
+    }
+    return {};
+  }
+
+  // By one level: the pointers move into a node.
+  Status raise() {
+    TARNFS_TRY(close_below(tree_.height + 1U));
+    const auto old_pointers = std::exchange(tree_.pointers, {});
+    ++tree_.height;
+    OpenNode& top = nodes_[tree_.height];
+    top = OpenNode{0, BlockPointer{}, PageRef::zeroed(), false};
+    for (std::size_t i = 0; i < kPointersPerInode; ++i) {
+      if (!old_pointers[i].is_hole()) set_child_of(tree_.height, i * span_blocks(tree_.height - 1U), old_pointers[i]);
     }
     return {};
   }

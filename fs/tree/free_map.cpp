@@ -53,10 +53,10 @@ Result<bool> is_block_used(const TreeRoot& tree, Address address, BlockSource& s
 }
 
 FreeMap::FreeMap(const RootBlock& root, BlockSource& source)
-    : size_blocks_(root.size_blocks),
+    : source_(source),
+      size_blocks_(root.size_blocks),
       data_blocks_(end_of_data_blocks(root.size_blocks) - kFirstDataBlock),
       height_(height_for(map_pages_of(root.size_blocks))),
-      source_(source),
       tree_(tree_of(root.free_map)),
       used_blocks_(root.used_blocks),
       cursor_(is_data_address(Address{root.allocation_cursor}, root.size_blocks) ? root.allocation_cursor
@@ -280,15 +280,17 @@ Result<TreeRoot> FreeMap::write_tree(BlockSink& sink, Cp cp) {
   std::vector<Address> addresses;
   PageMap pages;
   TreeRoot tree;
+  std::uint8_t height = 0;
   {
     MutexLock lock(mutex_);
     TARNFS_TRY(plan_tree(addresses));
     for (const auto& [index, page] : dirty_) pages.put(index, page);
     tree = tree_;
+    height = height_;
   }
   PlannedAllocator allocator(std::move(addresses));
   TARNFS_ASSIGN(tree,
-                rewrite_tree(tree, RangeSet(), pages, {}, {}, TreeEnvironment{source_, allocator, sink, cp}, height_));
+                rewrite_tree(tree, RangeSet(), pages, {}, {}, TreeEnvironment{source_, allocator, sink, cp}, height));
   TARNFS_ASSERT(allocator.all_given_out());
   MutexLock lock(mutex_);
   tree_ = tree;

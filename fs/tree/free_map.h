@@ -77,6 +77,10 @@ class FreeMap final : public BlockAllocator {
   };
   // What `cp` has released, unless it may be given out again already.
   std::vector<Run> released_by(Cp cp);
+  // The volume grows. First its root under construction, whose map gets the height of the new size; once that root is
+  // durable, and the old end is no longer one, the new blocks may be given out (free_map_growth.cpp).
+  Status prepare_growth(std::uint64_t size_blocks);
+  void finish_growth(std::uint64_t size_blocks);
   // Every root from `oldest_kept` on may be in use: what was released by cps up to it may be given out.
   void release_held(Cp oldest_kept);
 
@@ -100,13 +104,13 @@ class FreeMap final : public BlockAllocator {
   Status release_locked(const BlockPointer& pointer) TARNFS_REQUIRES(mutex_);
   Status plan_tree(std::vector<Address>& addresses) TARNFS_REQUIRES(mutex_);
 
-  const std::uint64_t size_blocks_;
-  const std::uint64_t data_blocks_;
-  const std::uint8_t height_;
   BlockSource& source_;
   Cp cp_;  // the consistency point's thread
 
   Mutex mutex_;
+  std::uint64_t size_blocks_ TARNFS_GUARDED_BY(mutex_);  // what is given out lies in a volume of this size
+  std::uint64_t data_blocks_ TARNFS_GUARDED_BY(mutex_);
+  std::uint8_t height_ TARNFS_GUARDED_BY(mutex_);  // of the tree that is written next
   TreeRoot tree_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t used_blocks_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t held_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;

@@ -56,6 +56,10 @@ Status MirrorImage::load_image() {
   if (committed) TARNFS_TRY(finish_publish());
   auto newest = read_newest_root(*image_, *superblock_);
   if (newest.ok()) {
+    if (newest->size_blocks != superblock_->size_blocks) {
+      TARNFS_TRY(image_->flush());  // the root may not be durable yet, and the superblock rests on it
+      TARNFS_TRY(grow(*newest));
+    }
     root_ = *newest;
   } else if (newest.error().code() != ErrorCode::kCorrupt) {
     return newest.error();
@@ -73,6 +77,7 @@ Status MirrorImage::finish_publish() {
     TARNFS_TRY(staging_.device()->flush());  // the same goes for the commit record
     // All of it is verified before the first block is changed.
     TARNFS_TRY(staging_.copy_to(nullptr));
+    TARNFS_TRY(grow(root));
     TARNFS_TRY(staging_.copy_to(image_.get()));
     TARNFS_FAILPOINT("mirror: at the start, before the root write");
     TARNFS_TRY(publish_root(*image_, root));
@@ -106,6 +111,38 @@ Status MirrorImage::create(const Superblock& superblock) {
   return {};
 }
 
+// Room for a volume that has become larger. The published state stays what and where it is.
+Status MirrorImage::prepare_growth(const Superblock& superblock) {
+  if (superblock.size_blocks < superblock_->size_blocks + kGrowthBlocksMin) {
+    return peer_fault("its volume grew by less than a volume can");
+  }
+  const Superblock larger = grown(*superblock_, superblock.size_blocks);
+  Status status = prepare_grown_end(*image_, larger);
+  // Without a state there is nothing that the old end is needed for.
+  if (status.ok() && !root_) {
+    status = finish_growth(*image_, larger, superblock_->size_blocks);
+    if (status.ok()) superblock_ = larger;
+  }
+  if (status.ok()) return {};
+  const ErrorCode code = status.error().code();
+  if (code != ErrorCode::kNoSpace && code != ErrorCode::kUnsupported) stop(status.error());
+  return status.error().in(storage_.name() + " cannot grow with the volume");
+}
+
+// `root` is decided: the image has its size from now on.
+Status MirrorImage::grow(const RootBlock& root) {
+  if (root.size_blocks == superblock_->size_blocks) return {};
+  const Superblock larger = grown(*superblock_, root.size_blocks);
+  TARNFS_TRY(finish_growth(*image_, larger, superblock_->size_blocks));
+  superblock_ = larger;
+  log_info(storage_.name() + ": the volume has " + std::to_string(root.size_blocks * kBlockSize) + " bytes now");
+  return {};
+}
+
+bool MirrorImage::is_old_end(Address address) const {
+  return address.value >= end_of_data_blocks(superblock_->size_blocks) && address.value < superblock_->size_blocks;
+}
+
 Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
   if (stopped_) return *stopped_;
   auto superblock = check_superblock(hello.superblock);
@@ -116,8 +153,8 @@ Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
                                           ", not " + hello.volume.to_string() +
                                           "; give this volume a mirror of its own");
   }
-  if (superblock_ && superblock_->size_blocks != superblock->size_blocks) {
-    return Error(ErrorCode::kRefused, storage_.name() + " has another size than the volume");
+  if (superblock_ && superblock_->size_blocks > superblock->size_blocks) {
+    return Error(ErrorCode::kRefused, storage_.name() + " is of a larger volume than the primary's");
   }
   if (!superblock_) {
     if (const Status created = create(*superblock); !created.ok()) {
@@ -127,6 +164,10 @@ Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
   }
   end_session();
   if (stopped_) return *stopped_;
+  session_size_blocks_ = superblock->size_blocks;
+  if (session_grows()) {
+    TARNFS_TRY(prepare_growth(*superblock));
+  }
   TARNFS_FAILPOINT("mirror: Hello let in");
   session_open_ = true;
   epoch_ = hello.epoch;
@@ -225,8 +266,9 @@ std::vector<bool> MirrorImage::find_in_place(std::span<const wire::BlockEntry> e
     // What cannot be read is sent again: writing it may help.
     const bool read = image_->read(entries[first].address, bytes).ok();
     for (std::size_t i = 0; read && i < count; ++i) {
-      found[first + i] =
-          checksum_of(std::span(bytes).subspan(i * kBlockSize, kBlockSize)) == entries[first + i].checksum;
+      const wire::BlockEntry& entry = entries[first + i];
+      const bool equal = checksum_of(std::span(bytes).subspan(i * kBlockSize, kBlockSize)) == entry.checksum;
+      found[first + i] = equal && !is_old_end(entry.address);  // where a growth still writes
     }
     first += count;
   }
@@ -234,7 +276,7 @@ std::vector<bool> MirrorImage::find_in_place(std::span<const wire::BlockEntry> e
 }
 
 Status MirrorImage::check_address(Address address) const {
-  if (is_data_address(address, superblock_->size_blocks)) return {};
+  if (is_data_address(address, session_size_blocks_)) return {};
   return peer_fault("address " + std::to_string(address.value) + " is outside the data area");
 }
 
@@ -245,11 +287,11 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
     const wire::BlockEntry& entry = blocks.entries[i];
     const auto used = root_ ? target_->in_use(entry.address) : Result<bool>(false);
     if (!used.ok()) return own_fault(used.error()).in("look up a block of the published state");
-    (*used ? staged : in_place).push_back({entry.address, entry.checksum, pages[i]});
+    (*used || is_old_end(entry.address) ? staged : in_place).push_back({entry.address, entry.checksum, pages[i]});
   }
   Status status;
   has_parts_ = has_parts_ || !in_place.empty();
-  if (!staged.empty()) status = staging_.add(superblock_->size_blocks, staged);
+  if (!staged.empty()) status = staging_.add(session_size_blocks_, staged);
   if (!staged.empty()) TARNFS_FAILPOINT("mirror: Blocks staged");
   if (status.ok()) status = write_in_place(*image_, in_place);
   TARNFS_FAILPOINT("mirror: Blocks applied");
@@ -265,7 +307,7 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
 Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
   auto root = check_root_block(message.root);
   if (!root.ok()) return peer_fault(root.error().describe());
-  if (root->volume != superblock_->volume || root->size_blocks != superblock_->size_blocks) {
+  if (root->volume != superblock_->volume || root->size_blocks != session_size_blocks_) {
     return peer_fault("a root block of another volume");
   }
   if (root->epoch != epoch_.bytes) return peer_fault("a root block of another epoch than the primary's");
@@ -297,6 +339,7 @@ Status MirrorImage::publish(const RootBlock& root) {
   TARNFS_FAILPOINT("mirror: before the root write");
   TARNFS_TRY(publish_root(*image_, root));
   TARNFS_FAILPOINT("mirror: after the root write");
+  TARNFS_TRY(grow(root));
   return target_->adopt(root);
 }
 
@@ -308,6 +351,7 @@ Status MirrorImage::publish_staged(const RootBlock& root) {
   device_.show(staging_.blocks(), staging_.device());
   TARNFS_TRY(target_->adopt(root));
   TARNFS_FAILPOINT("mirror: staged state shown");
+  TARNFS_TRY(grow(root));
   TARNFS_TRY(staging_.copy_to(image_.get()));
   TARNFS_FAILPOINT("mirror: staged blocks copied");
   TARNFS_TRY(publish_root(*image_, root));

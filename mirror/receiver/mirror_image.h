@@ -13,6 +13,10 @@
 // blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and dropped.
 // Without staged blocks: flush, root slot (decided), flush; adopt.
 //
+// A volume that grows: the Hello tells the size, and the image gets its new end then (prepare_grown_end), where nothing
+// is in use. The first root of that size makes the image larger: the superblock at the front follows it, or, when
+// blocks are staged, comes before them. Until then blocks for the old end are staged like those that are in use.
+//
 // Thread safety: one thread, but for device(), whose functions any thread may call.
 // Ownership: owns image and staging file. The target must live until the last call.
 // Errors: kCorrupt when the peer's bytes are at fault, and then nothing was published; kRefused and kBusy as Hello is
@@ -66,6 +70,11 @@ class MirrorImage {
   Status load_image();
   Status finish_publish();
   Status create(const Superblock& superblock);
+  Status prepare_growth(const Superblock& superblock);
+  Status grow(const RootBlock& root);
+  // Does the session's volume have another size than the published state?
+  bool session_grows() const { return session_size_blocks_ != superblock_->size_blocks; }
+  bool is_old_end(Address address) const;
   Result<RootBlock> check(const wire::Root& message) const;
   Result<wire::Credit> take(const wire::Blocks& blocks, std::span<const Frame> payload);
   Result<wire::Published> take(const wire::Root& message);
@@ -91,6 +100,7 @@ class MirrorImage {
   // Of the session. It is over after the first error.
   bool session_open_ = false;
   Epoch epoch_;
+  std::uint64_t session_size_blocks_ = 0;  // of the primary's volume
   std::uint64_t sequence_ = 0;
   std::uint64_t applied_bytes_ = 0;
   wire::RunningChecksum since_root_;

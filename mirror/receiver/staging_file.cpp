@@ -109,6 +109,7 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
   if (!root.ok() || root->volume != superblock.volume || checksum_of(root_page.bytes()) != record.root_checksum) {
     return damaged;
   }
+  if (root->size_blocks < superblock.size_blocks) return damaged;
   if (record.count > device_->size_blocks() - kFirstStaged) return damaged;
   std::uint64_t checksum = 0;
   for (std::uint64_t i = 0; i < index_blocks_of(record.count); ++i) {
@@ -121,7 +122,7 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
   }
   if (checksum != record.index_checksum) return damaged;
   for (std::uint64_t i = 0; i < index_.size(); ++i) {
-    if (!is_data_address(index_[i].address, superblock.size_blocks)) return damaged;
+    if (!is_data_address(index_[i].address, root->size_blocks)) return damaged;
     blocks_[index_[i].address] = Address{kFirstStaged + i};
   }
   root_ = *root;

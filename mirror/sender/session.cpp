@@ -68,7 +68,9 @@ Error Session::run() {
 
 Status Session::handshake() {
   const RootBlock ours = source_.newest_root();
-  TARNFS_TRY(send(hello_of(source_.superblock(), ours, options_.id)));
+  const Superblock superblock = source_.superblock();
+  told_size_blocks_ = superblock.size_blocks;
+  TARNFS_TRY(send(hello_of(superblock, ours, options_.id)));
   TARNFS_FAILPOINT("primary: Hello sent");
   while (!welcome_) TARNFS_TRY(pump(true));
   TARNFS_TRY(judge(*welcome_, ours));
@@ -112,6 +114,7 @@ Status Session::stream() {
         TARNFS_TRY(send_batch(step.cp, step.blocks));
         break;
       case ChangeQueue::Step::Kind::kRoot:
+        TARNFS_TRY(check_size(*step.root));
         TARNFS_TRY(send_root(*step.root));
         break;
       case ChangeQueue::Step::Kind::kCatchUp:
@@ -125,6 +128,7 @@ Status Session::catch_up() {
   const PinnedRoot pinned = source_.pin_newest_root();
   const ScopedPin pin(source_, pinned.pin);
   const Cp cp{pinned.root.cp};
+  TARNFS_TRY(check_size(pinned.root));
   host_.on_catch_up(stream_base_.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
   host_.on_state(SenderState::kCatchingUp);
   // What was cut off before was sent for the root that the mirror still has, so it is of use once.
@@ -134,6 +138,11 @@ Status Session::catch_up() {
   // Our own pin holds until the mirror's has moved to this root.
   while (mirror_cp_ < cp) TARNFS_TRY(pump(true));
   return {};
+}
+
+Status Session::check_size(const RootBlock& root) const {
+  if (root.size_blocks == told_size_blocks_) return {};
+  return Error(ErrorCode::kCanceled, "the volume has grown; the next connection tells the mirror");
 }
 
 Status Session::send_changed(const RootBlock& root) {

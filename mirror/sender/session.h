@@ -5,6 +5,7 @@
 //   2. Every Root follows exactly the blocks it counts; `stream_base_` is the cp of the last Root sent, or of the
 //      mirror's state at the handshake.
 //   3. From the handshake on the mirror's published root is pinned here, until the session ends.
+//   4. The volume has the size that the Hello told: when it has grown, the session ends and the next Hello tells it.
 //
 // Thread safety: one thread; SessionHost's functions may take locks.
 // Errors: run() returns why it ended: kCanceled when stopping, kRefused from the mirror or by us, kDisconnected,
@@ -60,6 +61,7 @@ class Session {
   Status judge(const wire::Welcome& welcome, const RootBlock& ours);
   Status stream();
   Status catch_up();
+  Status check_size(const RootBlock& root) const;
   Status send_changed(const RootBlock& root);
   Status offer_changed(const RootBlock& root);
   Status offer(const RootBlock& root, const std::vector<BlockPointer>& blocks);
@@ -88,6 +90,7 @@ class Session {
   bool published_ = false;
   bool diverged_ = false;
   std::uint64_t window_bytes_ = 0;
+  std::uint64_t told_size_blocks_ = 0;  // by the Hello
 
   Cp stream_base_;
   Cp mirror_cp_;

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Space that is given back to the storage below."""
+"""Space that is given back to the storage below, and volumes that grow, with and without a mirror."""
 
 import errno
 import fcntl
 import json
 import os
 import struct
+import subprocess
+import time
+from pathlib import Path
 
 import harness
-from harness import TarnTest, run, tarn
+from harness import TarnTest, free_port, poll, program, run, tarn
 
 MIB = 1 << 20
 FITRIM = 0xC0185879
@@ -70,6 +73,228 @@ class Trim(TarnTest):
         volume = self.mount(image, options="ro")
         self.assert_errno(errno.EROFS, trim, volume.mountpoint)
         self.assert_one_line_error(tarn("trim", volume.mountpoint, expect=1), "read-only")
+
+
+class Resize(TarnTest):
+    def fill(self, directory, name):
+        """Writes until there is no space; returns what the file has."""
+        written = []
+        with open(directory / name, "wb", buffering=0) as file:
+            try:
+                while True:
+                    block = self.random.randbytes(MIB)
+                    count = file.write(block)
+                    os.fsync(file.fileno())
+                    written.append(block[:count])
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+        os.truncate(directory / name, sum(map(len, written)))
+        return b"".join(written)
+
+    def resize(self, target, *arguments, **options):
+        result = tarn("resize", *arguments, target, **options)
+        return json.loads(result.stdout)["size_bytes"]
+
+    def test_a_full_volume_grows_while_it_is_mounted(self):
+        image = self.make_volume(size="32M")
+        volume = self.mount(image)
+        first = self.fill(volume.mountpoint, "first")
+        free = os.statvfs(volume.mountpoint).f_bavail
+        self.assertEqual(self.resize(volume.mountpoint, "--size", "100M"), 100 * MIB)
+        self.assertGreater(os.statvfs(volume.mountpoint).f_bavail, free + 16000)
+        self.assertEqual(volume.status()["size_bytes"], 100 * MIB)
+        self.assertEqual(image.stat().st_size, 100 * MIB)
+        second = self.fill(volume.mountpoint, "second")
+        self.assertGreater(len(second), 55 * MIB)
+        volume.unmount()
+        self.assert_clean(image)
+        volume = self.mount(image)
+        self.assertEqual((volume.mountpoint / "first").read_bytes(), first)
+        self.assertEqual((volume.mountpoint / "second").read_bytes(), second)
+
+    def test_a_kill_while_it_grows(self):
+        image = self.make_volume(size="32M")
+        for size in ("64M", "96M", "128M"):
+            volume = self.mount(image)
+            (volume.mountpoint / f"file-{size}").write_text(size)
+            tarn("cp", volume.mountpoint)
+            self.resize(volume.mountpoint, "--size", size)
+            volume.kill()
+        self.assert_clean(image)
+        volume = self.mount(image)
+        self.assertEqual(volume.status()["size_bytes"], 128 * MIB)
+        self.assertEqual((volume.mountpoint / "file-128M").read_text(), "128M")
+
+    def test_a_kill_at_any_moment_of_it(self):
+        image = self.make_volume(size="32M")
+        kept = self.random.randbytes(MIB)
+        size = 32 * MIB
+        for _ in range(40 if harness.FULL else 5):
+            volume = self.mount(image)
+            self.assertEqual(volume.status()["size_bytes"], size)
+            (volume.mountpoint / "kept").write_bytes(kept)
+            tarn("cp", volume.mountpoint)
+            larger = size + 4 * MIB
+            started = time.monotonic()
+            resizing = subprocess.Popen(
+                [program("tarn"), "resize", "--size", str(larger), volume.mountpoint],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            end = started + self.random.uniform(0, 0.03)
+            poll(lambda end=end: time.monotonic() > end, "a moment of it")
+            volume.kill()
+            answered = resizing.communicate()[0]
+            self.assert_clean(image)
+            volume = self.mount(image)
+            found = volume.status()["size_bytes"]
+            self.assertIn(found, (larger,) if answered else (size, larger))
+            self.assertEqual((volume.mountpoint / "kept").read_bytes(), kept)
+            volume.unmount()
+            size = found
+
+    def test_shared_blocks_before_and_after(self):
+        image = self.make_volume(size="64M")
+        volume = self.mount(image)
+        content = self.random.randbytes(16 * MIB)
+
+        def copy(name, new_name):
+            with open(volume.mountpoint / name, "rb") as source, open(volume.mountpoint / new_name, "wb") as target:
+                self.assertEqual(os.copy_file_range(source.fileno(), target.fileno(), len(content)), len(content))
+
+        (volume.mountpoint / "first").write_bytes(content)
+        copy("first", "copy")
+        self.resize(volume.mountpoint, "--size", "256M")
+        (volume.mountpoint / "second").write_bytes(content)
+        tarn("cp", volume.mountpoint)
+        copy("second", "another copy")
+        used = volume.status()["used_bytes"]
+        self.assertLess(used, 40 * MIB)
+        for name in ("first", "second"):
+            (volume.mountpoint / name).unlink()
+        self.fill(volume.mountpoint, "filler")
+        volume.unmount()
+        self.assert_clean(image)
+        volume = self.mount(image)
+        for name in ("copy", "another copy"):
+            self.assertEqual((volume.mountpoint / name).read_bytes(), content)
+            (volume.mountpoint / name).unlink()  # on a full volume
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_a_block_device_that_has_become_larger(self):
+        image = self.make_volume(size="32M")
+        made = run("losetup", "--find", "--show", image, expect=None)
+        if made.returncode != 0:
+            self.skipTest("no loop devices here")
+        device = Path(made.stdout.strip())
+        self.addCleanup(run, "losetup", "--detach", device)
+        volume = self.mount(device)
+        (volume.mountpoint / "file").write_text("kept")
+        refused = tarn("resize", "--size", "64M", volume.mountpoint, expect=1)
+        self.assert_one_line_error(refused, device, 32 * MIB, "make it larger")
+        self.assertEqual(self.resize(volume.mountpoint), 32 * MIB)
+        os.truncate(image, 64 * MIB)
+        run("losetup", "--set-capacity", device)
+        self.assertEqual(self.resize(volume.mountpoint), 64 * MIB)
+        (volume.mountpoint / "more").write_bytes(self.random.randbytes(40 * MIB))
+        volume.unmount()
+        self.assert_clean(device)
+        os.truncate(image, 96 * MIB)
+        run("losetup", "--set-capacity", device)
+        self.assertEqual(self.resize(device), 96 * MIB)
+        self.assert_clean(device)
+        volume = self.mount(device)
+        self.assertEqual((volume.mountpoint / "file").read_text(), "kept")
+        self.assertEqual(volume.status()["size_bytes"], 96 * MIB)
+        volume.unmount()
+
+    def test_a_file_system_below_that_is_full(self):
+        disk = self.make_directory("disk")
+        run("mount", "-t", "tmpfs", "-o", "size=24M", "tmpfs", disk)
+        image = disk / "volume.tarnfs"
+        run(program("mkfs.tarnfs"), "-s", "32M", "-J", "1M", image)
+        volume = self.mount(image)
+        kept = self.random.randbytes(4 * MIB)
+        (volume.mountpoint / "kept").write_bytes(kept)
+        tarn("cp", volume.mountpoint)
+        with open(disk / "filler", "wb", buffering=0) as filler:
+            with self.assertRaises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+        refused = tarn("resize", "--size", "64M", volume.mountpoint, expect=1)
+        self.assert_one_line_error(refused, "storage below", "No space left on device")
+        self.assertEqual(volume.status()["size_bytes"], 32 * MIB)
+        (disk / "filler").unlink()
+        self.assertEqual(self.resize(volume.mountpoint, "--size", "64M"), 64 * MIB)
+        self.assertEqual((volume.mountpoint / "kept").read_bytes(), kept)
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_an_image_that_may_not_become_so_long(self):
+        image = self.make_volume(size="32M")
+        volume = self.mount(image)
+        run("prlimit", "--pid", volume.process.pid, f"--fsize={64 * MIB}")
+        refused = tarn("resize", "--size", "128M", volume.mountpoint, expect=1)
+        self.assert_one_line_error(refused, "storage below", "File too large")
+        self.assertEqual(self.resize(volume.mountpoint, "--size", "64M"), 64 * MIB)
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_an_image_that_is_not_mounted_and_its_own_size(self):
+        image = self.make_volume(size="32M")
+        self.assertEqual(self.resize(image, "--size", "64M"), 64 * MIB)
+        self.assert_clean(image)
+        os.truncate(image, 80 * MIB)
+        self.assertEqual(self.resize(image), 80 * MIB)
+        self.assert_clean(image)
+        volume = self.mount(image)
+        os.truncate(image, 96 * MIB)
+        self.assertEqual(self.resize(volume.mountpoint), 96 * MIB)
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_what_is_refused(self):
+        image = self.make_volume(size="32M")
+        volume = self.mount(image)
+        smaller = tarn("resize", "--size", "16M", volume.mountpoint, expect=1)
+        self.assert_one_line_error(smaller, "smaller", "mkfs.tarnfs")
+        self.assert_one_line_error(tarn("resize", "--size", "x", volume.mountpoint, expect=2), "x")
+        self.assert_one_line_error(tarn("resize", "--size", "1G", "/nowhere", expect=1), "/nowhere")
+        volume.unmount()
+        run(program("mkfs.tarnfs"), "-f", "-s", "32M", image)
+        volume = self.mount(image, options="ro")
+        self.assert_one_line_error(tarn("resize", "--size", "64M", volume.mountpoint, expect=1), "read-only")
+
+    def test_a_mirror_grows_with_its_primary(self):
+        port = free_port()
+        mirror = self.start_mirror(port)
+        image = self.make_volume(size="32M")
+        primary = self.mount(image, mirror=port)
+        (primary.mountpoint / "before").write_bytes(self.random.randbytes(10 * MIB))
+        tarn("cp", "--mirror", primary.mountpoint)
+        with open(mirror.mountpoint / "before", "rb") as reader:
+            self.resize(primary.mountpoint, "--size", "128M")
+            (primary.mountpoint / "after").write_bytes(self.random.randbytes(80 * MIB))
+            tarn("cp", "--mirror", primary.mountpoint)
+            self.assertEqual(reader.read(), (primary.mountpoint / "before").read_bytes())
+        self.assert_same_tree(primary.mountpoint, mirror.mountpoint)
+        self.assertEqual(os.statvfs(mirror.mountpoint).f_blocks, os.statvfs(primary.mountpoint).f_blocks)
+        self.assert_one_line_error(tarn("resize", "--size", "256M", mirror.mountpoint, expect=1), "primary")
+        # And one that was away meanwhile.
+        mirror.terminate()
+        self.resize(primary.mountpoint, "--size", "256M")
+        (primary.mountpoint / "away").write_bytes(self.random.randbytes(100 * MIB))
+        tarn("cp", primary.mountpoint)
+        mirror = self.start_mirror(port)
+        tarn("cp", "--mirror", primary.mountpoint)
+        self.assert_same_tree(primary.mountpoint, mirror.mountpoint)
+        root = primary.status()["root"]
+        poll(lambda: mirror.status()["root"] == root, "equal roots")
+        primary.unmount()
+        mirror.terminate()
+        self.assert_clean(image)
+        self.assert_clean(self.directory / "mirror.tarnfs")
 
 
 if __name__ == "__main__":

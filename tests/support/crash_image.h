@@ -42,6 +42,13 @@ class CrashImage {
     digest_ ^= contribution(address, at(address)) ^ contribution(address, block);
     changed_[address] = block;
   }
+  // A longer disk; what is new was never written.
+  void extend(std::uint64_t size_blocks) {
+    compact();
+    auto base = std::make_shared<std::vector<ImageBlock>>(*base_);
+    base->resize(static_cast<std::size_t>(size_blocks));
+    base_ = std::move(base);
+  }
   // Makes later copies cheap: one copy of the table now.
   void compact() {
     if (changed_.empty()) return;

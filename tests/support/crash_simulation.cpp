@@ -65,8 +65,8 @@ std::string CrashSimulation::simulate(std::uint64_t states_max) {
     std::uint64_t states_each;  // at least, of one workload
   };
   std::mt19937_64 random(seed_);
-  for (const Share& share : {Share{"one", 25, 12}, Share{"long", 45, 120}, Share{"beside", 55, 120},
-                             Share{"three", 65, 16}, Share{"two", 100, 12}}) {
+  for (const Share& share : {Share{"one", 25, 12}, Share{"long", 45, 120}, Share{"beside", 53, 120},
+                             Share{"grow", 60, 120}, Share{"three", 68, 16}, Share{"two", 100, 12}}) {
     const std::uint64_t until = states_max * share.percent / 100;
     if (counts_.states >= until) continue;
     std::string violation = check_class(share.class_name, until - counts_.states, share.states_each, random);

@@ -38,6 +38,7 @@ std::string name_of(Kind kind) {
       {Kind::kSetXattr, "setxattr"},
       {Kind::kRemoveXattr, "removexattr"},
       {Kind::kTrim, "trim"},
+      {Kind::kGrow, "grow"},
       {Kind::kFsync, "fsync"},
       {Kind::kFdatasync, "fdatasync"},
       {Kind::kConsistencyPoint, "consistency point"},
@@ -309,13 +310,15 @@ Workload make_workload(const std::string& class_name, std::size_t index, std::ui
     for (int i = 0; i < 3; ++i) add_with_persistence(workload.operations, random() % one);
   } else {
     workload.random_operations = kLongOperations;
-    workload.others_persist = class_name == "beside";
+    workload.others_persist = class_name == "beside" || (class_name == "grow" && index % 4 == 3);
+    workload.grows = class_name == "grow";
   }
   if (!workload.operations.empty()) workload.operations.push_back({Kind::kConsistencyPoint});
   return workload;
 }
 
-Operation random_operation(std::mt19937_64& random) {
+Operation random_operation(std::mt19937_64& random, bool grows) {
+  if (grows && random() % 10 == 0) return {Kind::kGrow, "", "", 0, kGrowthBlocksMin + random() % 100};
   switch (random() % 10) {
     case 0:
     case 1:

@@ -47,6 +47,7 @@ enum class OperationKind {
   kSetXattr,         // path, other: the name, length: of the value
   kRemoveXattr,      // path, other: the name
   kTrim,             // offset, length: blocks of the volume
+  kGrow,             // length: by so many blocks, as far as the image goes
   kFsync,            // path: a file or a directory
   kFdatasync,        // path
   kConsistencyPoint,
@@ -66,6 +67,7 @@ struct Workload {
   std::string name;                   // "two.1234"
   std::vector<Operation> operations;  // empty: random ones, chosen while it runs
   std::size_t random_operations = 0;
+  bool grows = false;           // a tenth of the random operations make the volume larger
   bool others_persist = false;  // two other threads take consistency points and fsync, all the time
 };
 
@@ -73,11 +75,11 @@ struct Workload {
 // A/e. Between their blocks are those of a file "pad" that is to be removed.
 std::vector<Operation> starting_operations();
 
-// How many workloads of a class there are ("one", "two"); 0: any number ("three", "long", "beside").
+// How many workloads of a class there are ("one", "two"); 0: any number ("three", "long", "beside", "grow").
 std::size_t workload_count(const std::string& class_name);
 Workload make_workload(const std::string& class_name, std::size_t index, std::uint64_t seed);
 // A random operation; it may make no sense now.
-Operation random_operation(std::mt19937_64& random);
+Operation random_operation(std::mt19937_64& random, bool grows);
 
 class WorkloadRunner {
  public:
@@ -119,6 +121,7 @@ class WorkloadRunner {
   Status copy_range(const Operation& operation, std::uint64_t from, std::uint64_t to);
   Status change_metadata(const Operation& operation, std::uint64_t inode);
   Outcome persist(const Operation& operation);
+  Status grow(std::uint64_t blocks);
 
   FileSystem& volume_;
   ModelFileSystem& model_;

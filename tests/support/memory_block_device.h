@@ -3,6 +3,8 @@
 // Thread safety: as BlockDevice.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -20,6 +22,15 @@ class MemoryBlockDevice final : public BlockDevice {
 
   std::string name() const override { return "memory"; }
   std::uint64_t size_blocks() const override { return size_blocks_; }
+  Result<std::uint64_t> size_blocks_now() override { return std::max(size_blocks_.load(), room_blocks_.load()); }
+  // Up to what give_room() said.
+  Status grow(std::uint64_t size_blocks) override {
+    if (size_blocks <= size_blocks_) return {};
+    if (size_blocks > room_blocks_) return Error(ErrorCode::kNoSpace, "the device has no room");
+    size_blocks_ = size_blocks;
+    return {};
+  }
+  void give_room(std::uint64_t room_blocks) { room_blocks_ = room_blocks; }
 
   Status read(Address first, std::span<std::byte> out) override {
     MutexLock lock(mutex_);
@@ -113,7 +124,8 @@ class MemoryBlockDevice final : public BlockDevice {
     return {};
   }
 
-  const std::uint64_t size_blocks_;
+  std::atomic<std::uint64_t> size_blocks_;
+  std::atomic<std::uint64_t> room_blocks_{0};
   mutable Mutex mutex_;
   std::map<std::uint64_t, PageRef> blocks_ TARNFS_GUARDED_BY(mutex_);
   std::optional<std::uint64_t> fail_from_ TARNFS_GUARDED_BY(mutex_);

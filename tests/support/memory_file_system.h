@@ -307,6 +307,7 @@ class MemoryFileSystem final : public FileSystem {
   }
   Result<Cp> consistency_point() override { return Cp{1}; }
   Result<std::uint64_t> trim(const TrimRange& /*range*/) override { return Error(ErrorCode::kUnsupported); }
+  Result<std::uint64_t> resize(std::uint64_t /*size_bytes*/) override { return Error(ErrorCode::kUnsupported); }
   Status shut_down() override { return Error(ErrorCode::kUnsupported); }
 
   // While it is set, operations would wait, as for blocks that are not in memory.

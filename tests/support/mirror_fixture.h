@@ -6,6 +6,7 @@
 // Thread safety: StateBook, FakePrimary and FakeTarget may be used by any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -126,7 +127,16 @@ class FakePrimary final : public ReplicationSource {
     root_.epoch.fill(epoch);
   }
 
-  Superblock superblock() const override { return superblock_; }
+  // The next root is of a larger volume.
+  void grow(std::uint64_t size_blocks) {
+    MutexLock lock(mutex_);
+    growing_to_blocks_ = size_blocks;
+  }
+
+  Superblock superblock() const override {
+    MutexLock lock(mutex_);
+    return superblock_;
+  }
   RootBlock newest_root() const override {
     MutexLock lock(mutex_);
     return root_;
@@ -195,21 +205,25 @@ class FakePrimary final : public ReplicationSource {
  private:
   void publish() {
     RootBlock root;
+    std::uint64_t growing_to_blocks = 0;
     {
       MutexLock lock(mutex_);
       root = root_;
+      growing_to_blocks = std::exchange(growing_to_blocks_, 0);
     }
     root.previous_checksum = root.checksum;
     ++root.cp;
+    if (growing_to_blocks != 0) root.size_blocks = growing_to_blocks;
     root.used_blocks = next_.size();
     seal(root);
     book_.add(root, next_);
     written_.clear();
     MutexLock lock(mutex_);
     root_ = root;
+    superblock_ = grown(superblock_, root.size_blocks);
   }
 
-  const Superblock superblock_;
+  Superblock superblock_;
   StateBook book_;
   ChangeFeed* feed_ = nullptr;
   State next_;                       // of the test's thread
@@ -217,6 +231,7 @@ class FakePrimary final : public ReplicationSource {
 
   mutable Mutex mutex_;
   RootBlock root_;
+  std::uint64_t growing_to_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::map<PinId, Cp> pins_ TARNFS_GUARDED_BY(mutex_);
   PinId last_pin_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t walks_ TARNFS_GUARDED_BY(mutex_) = 0;
@@ -271,7 +286,7 @@ class FakeTarget final : public MirrorTarget {
 class RecordingDisk {
  public:
   enum class File { kImage, kStaging };
-  enum class Kind { kCreate, kWrite, kFlush, kRemove };
+  enum class Kind { kCreate, kGrow, kWrite, kFlush, kRemove };
   struct Operation {
     File file;
     Kind kind;
@@ -332,17 +347,24 @@ class RecordingDisk {
           files.erase(operation.file);
           unsynced.erase(operation.file);
           break;
+        case Kind::kGrow:
         case Kind::kWrite:
           unsynced[operation.file].push_back(operation);
           break;
         case Kind::kFlush:
-          for (const Operation& write : unsynced[operation.file]) store(files[operation.file].blocks, write);
+          for (const Operation& done : unsynced[operation.file]) {
+            if (done.kind == Kind::kGrow) files[operation.file].size_blocks = done.size_blocks;
+            if (done.kind == Kind::kWrite) store(files[operation.file].blocks, done);
+          }
           unsynced.erase(operation.file);
           break;
       }
     }
     for (const auto& [file, writes] : unsynced) {
-      for (const Operation& write : writes) store_some(files[file].blocks, write, random);
+      for (const Operation& write : writes) {
+        if (write.kind == Kind::kWrite) store_some(files[file].blocks, write, random);
+        if (write.kind == Kind::kGrow && random() % 2 == 0) files[file].size_blocks = write.size_blocks;
+      }
     }
     return files;
   }
@@ -384,11 +406,17 @@ class RecordingDisk {
       return disk_.write(file_, first, pages);
     }
     Status flush() override { return disk_.flush(file_); }
+    Status grow(std::uint64_t size_blocks) override {
+      if (size_blocks <= size_blocks_) return {};
+      TARNFS_TRY(disk_.grow(file_, size_blocks));
+      size_blocks_ = size_blocks;
+      return {};
+    }
 
    private:
     RecordingDisk& disk_;
     const File file_;
-    const std::uint64_t size_blocks_;
+    std::atomic<std::uint64_t> size_blocks_;
   };
 
   Result<std::shared_ptr<BlockDevice>> handle(File file) TARNFS_REQUIRES(mutex_) {
@@ -415,6 +443,12 @@ class RecordingDisk {
     const Operation operation{file, Kind::kWrite, first, {pages.begin(), pages.end()}, 0};
     TARNFS_TRY(note(operation));
     store(files_[file].blocks, operation);
+    return {};
+  }
+  Status grow(File file, std::uint64_t size_blocks) {
+    MutexLock lock(mutex_);
+    TARNFS_TRY(note({file, Kind::kGrow, {}, {}, size_blocks}));
+    files_[file].size_blocks = size_blocks;
     return {};
   }
   Status flush(File file) {

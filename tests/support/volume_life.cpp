@@ -12,7 +12,8 @@
 namespace tarnfs::testing {
 namespace {
 
-constexpr std::uint64_t kImageBlocks = 2048;
+constexpr std::uint64_t kVolumeBlocks = 2048;
+constexpr std::uint64_t kImageBlocks = 2600;  // room to grow: the image is longer than the volume
 
 VolumeOptions options_for(VolumeMode mode, Clock& clock) {
   VolumeOptions options;
@@ -73,7 +74,7 @@ class PersistingThread {
     while (const auto inode = wait_for_move(seen)) {
       if (random_() % 5 == 0) {
         constexpr std::uint64_t kBlocks = 100;
-        trimmed_ = volume_.trim({random_() % kImageBlocks * kBlockSize, kBlocks * kBlockSize, 0}).ok() && trimmed_;
+        trimmed_ = volume_.trim({random_() % kVolumeBlocks * kBlockSize, kBlocks * kBlockSize, 0}).ok() && trimmed_;
         continue;
       }
       Done what{Persistence::kConsistencyPoint, 0, 0, 0};
@@ -131,7 +132,7 @@ class LifeRun {
     }
     std::mt19937_64 random(options_.seed);
     for (std::size_t i = 0; i < workload.random_operations && life_.problem.empty(); ++i) {
-      const Operation operation = sensible_operation(random);
+      const Operation operation = sensible_operation(random, workload.grows);
       run_one(operation);
       const auto inode = runner_.inode_of(operation.path);
       for (const auto& other : others) other->moved_on(inode.value_or(kRootDirectory.value));
@@ -173,11 +174,11 @@ class LifeRun {
     if (runner_.error().code() == ErrorCode::kNoSpace) return true;
     return fail(describe(operation) + ": " + runner_.error().describe());
   }
-  Operation sensible_operation(std::mt19937_64& random) const {
+  Operation sensible_operation(std::mt19937_64& random, bool grows) const {
     constexpr int kAttempts = 200;
     Operation operation;
     for (int i = 0; i < kAttempts; ++i) {
-      operation = random_operation(random);
+      operation = random_operation(random, grows);
       if (runner_.makes_sense(operation)) return operation;
     }
     return Operation{};
@@ -308,7 +309,7 @@ VolumeLife live(const CrashImage& image, const Observation& seen, const Workload
 
 StartingPoint make_starting_point() {
   SimulatedClock clock(0);
-  RecordingBlockDevice device{CrashImage(kImageBlocks)};
+  RecordingBlockDevice device{CrashImage(kVolumeBlocks)};
   TARNFS_ASSERT(format_volume(device, FormatOptions{"crash", {}, 0, 0}, clock).ok());
   {
     auto volume = Volume::open(device, options_for(VolumeMode::kReadWrite, clock));
@@ -327,7 +328,7 @@ StartingPoint make_starting_point() {
   auto seen = observe_disk(device, VolumeMode::kReadOnly, clock);
   TARNFS_ASSERT(seen.ok());
   CrashImage image = device.image();
-  image.compact();
+  image.extend(kImageBlocks);
   return StartingPoint{std::move(image), std::move(seen).value()};
 }
 

@@ -98,6 +98,7 @@ bool WorkloadRunner::makes_sense(const Operation& operation) const {
     case OperationKind::kFdatasync:
       return is_file(operation.path);
     case OperationKind::kTrim:
+    case OperationKind::kGrow:
     case OperationKind::kConsistencyPoint:
       return true;
   }
@@ -157,9 +158,22 @@ Status WorkloadRunner::apply(const Operation& operation) {
       const auto bytes = volume_.trim({operation.offset * kBlockSize, operation.length * kBlockSize, 0});
       return bytes.ok() ? Status() : Status(bytes.error());
     }
+    case OperationKind::kGrow:
+      return grow(operation.length);
     default:
       return apply_to_inode(operation);
   }
+}
+
+Status WorkloadRunner::grow(std::uint64_t blocks) {
+  const std::uint64_t data_blocks = volume_.usage().size_blocks;
+  const std::uint64_t size_blocks = data_blocks + kFirstDataBlock + kRootSlotsPerEnd + 1;
+  if (size_blocks + blocks > device_.size_blocks()) return {};
+  const auto resized = volume_.resize((size_blocks + blocks) * kBlockSize);
+  if (!resized.ok()) return resized.error();
+  return volume_.usage().size_blocks == data_blocks + blocks
+             ? Status()
+             : Status(Error(ErrorCode::kInvalid, "it has another size"));
 }
 
 Status WorkloadRunner::apply_to_names(const Operation& operation) {

@@ -42,8 +42,10 @@ struct Scenario {
   std::size_t begin = 0;  // operations before the publish under test
 };
 
-// A published state of 12 blocks at the mirror; then a publish that changes some of their addresses, or none.
-void play(Scenario& scenario, FakePrimary& primary, bool staged) {
+// A published state of 12 blocks at the mirror, cp 2; then a publish that changes some of their addresses, or none.
+// With `larger_blocks` the volume grows to that with it.
+void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t larger_blocks = 0,
+          bool even_cp = false) {
   MemoryMirrorStorage storage(scenario.disk);
   auto image = MirrorImage::open(storage);
   REQUIRE(image.ok());
@@ -59,6 +61,14 @@ void play(Scenario& scenario, FakePrimary& primary, bool staged) {
   for (std::uint64_t i = 0; i < 6; ++i) primary.put(first + i, 200 + i);
   primary.put(500, 300);
   primary.remove(kFirstDataBlock);
+  if (even_cp) primary.commit();
+  if (larger_blocks != 0) {
+    primary.grow(larger_blocks);
+    primary.put(larger_blocks - 50, 301);
+  }
+  if (larger_blocks != 0 && staged) {
+    for (std::uint64_t i = end_of_data_blocks(kVolumeBlocks); i < kVolumeBlocks; ++i) primary.put(i, 400 + i);
+  }
   primary.commit();
   REQUIRE(driver.begin().ok());
   REQUIRE(driver.catch_up().ok());
@@ -91,6 +101,41 @@ TEST_CASE("a loss of power at any write of a publish leaves the old or the new s
       was_new = was_new || all_new;
     }
     CHECK(was_new);
+  }
+}
+
+TEST_CASE("a loss of power at any write of a publish that grows the image leaves the old or the new state") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 3);
+  for (const bool staged : {false, true}) {
+    for (const bool even_cp : {false, true}) {
+      CAPTURE(staged);
+      CAPTURE(even_cp);
+      FakePrimary primary;
+      Scenario scenario;
+      play(scenario, primary, staged, 2 * kVolumeBlocks, even_cp);
+      const std::uint64_t newest = primary.newest_root().cp;
+      REQUIRE((newest % 2 == 0) == even_cp);
+      const auto log = scenario.disk.log();
+      bool was_new = false;
+      for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+        CAPTURE(count);
+        bool all_new = true;
+        for (int round = 0; round < 8; ++round) {
+          auto files = RecordingDisk::after_power_loss({}, log, count, random);
+          // A block device may be longer than the volume.
+          if (round % 2 == 0) files[RecordingDisk::File::kImage].size_blocks = 3 * kVolumeBlocks;
+          RecordingDisk disk(files);
+          const std::uint64_t cp = recovered_cp(disk, primary);
+          CHECK((cp == 2 || cp == newest));
+          if (was_new) CHECK(cp == newest);
+          all_new = all_new && cp == newest;
+          check_it_goes_on(disk, primary);
+        }
+        was_new = was_new || all_new;
+      }
+      CHECK(was_new);
+    }
   }
 }
 

@@ -231,7 +231,7 @@ TEST_CASE("blocks outside the data area, out of order, of an old cp or outside a
   CHECK(mirror.target->check().ok());
 }
 
-TEST_CASE("another volume, another size and a superblock that is none are refused") {
+TEST_CASE("another volume, a smaller size and a superblock that is none are refused") {
   FakePrimary primary;
   Mirror mirror(primary);
   mirror.copy();
@@ -242,11 +242,78 @@ TEST_CASE("another volume, another size and a superblock that is none are refuse
   wire::Hello hello = hello_of(primary);
   hello.superblock[200] ^= std::byte{1};
   CHECK(mirror.image->begin_session(hello).error().code() == ErrorCode::kCorrupt);
-  Superblock larger = primary.superblock();
-  larger.size_blocks *= 2;
-  seal(larger);
-  std::memcpy(hello.superblock.data(), &larger, kBlockSize);
+  primary.grow(2 * kVolumeBlocks);
+  primary.commit();
+  mirror.copy();
+  const Superblock smaller = grown(primary.superblock(), kVolumeBlocks);
+  std::memcpy(hello.superblock.data(), &smaller, kBlockSize);
   CHECK(mirror.image->begin_session(hello).error().code() == ErrorCode::kRefused);
+}
+
+TEST_CASE("a volume that grows, and the blocks of its old end") {
+  constexpr std::uint64_t kLarger = 3 * kVolumeBlocks / 2;
+  for (const bool even_cp : {false, true}) {
+    CAPTURE(even_cp);
+    FakePrimary primary;
+    fill(primary, 10, 100);
+    Mirror mirror(primary);
+    while ((primary.newest_root().cp % 2 == 0) == even_cp) primary.commit();
+    mirror.copy();
+    primary.grow(kLarger);
+    // Where the mirror still has its root slots and the copy of its superblock.
+    for (std::uint64_t address = end_of_data_blocks(kVolumeBlocks); address < kVolumeBlocks; ++address) {
+      primary.put(address, address);
+    }
+    primary.put(kLarger - 100, 1);
+    primary.commit();
+    REQUIRE((primary.newest_root().cp % 2 == 0) == even_cp);
+    mirror.copy();
+    CHECK(mirror.target->check().ok());
+    CHECK(mirror.image->superblock()->size_blocks == kLarger);
+    CHECK(mirror.image->device().size_blocks() == kLarger);
+    // Both superblocks say the same, and the next root stands at the other end.
+    primary.put(20, 9);
+    primary.commit();
+    mirror.copy();
+    for (const auto end : {Address{0}, Address{kLarger - 1}}) {
+      PageRef page = PageRef::uninitialised();
+      REQUIRE(mirror.image->device().read(end, page.mutable_bytes()).ok());
+      const auto superblock = check_superblock(page.bytes());
+      REQUIRE(superblock.ok());
+      CHECK(superblock->size_blocks == kLarger);
+    }
+  }
+}
+
+TEST_CASE("a mirror that is still empty grows, too") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  REQUIRE(mirror.driver->begin().ok());
+  primary.grow(2 * kVolumeBlocks);
+  primary.put(2 * kVolumeBlocks - 50, 7);
+  primary.commit();
+  mirror.copy();
+  CHECK(mirror.target->check().ok());
+  CHECK(mirror.image->superblock()->size_blocks == 2 * kVolumeBlocks);
+}
+
+TEST_CASE("a mirror whose disk cannot hold a larger volume says so and keeps what it has") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  primary.grow(2 * kVolumeBlocks);
+  primary.commit();
+  mirror.disk.fail_from(0, ErrorCode::kNoSpace);
+  const auto refused = mirror.driver->begin();
+  CHECK(refused.error().code() == ErrorCode::kNoSpace);
+  CHECK(refused.error().describe().find("cannot grow") != std::string::npos);
+  CHECK_FALSE(mirror.image->stopped());
+  CHECK(mirror.target->check().ok());
+  mirror.disk.fail_from(std::nullopt);
+  mirror.copy();
+  CHECK(mirror.image->superblock()->size_blocks == 2 * kVolumeBlocks);
 }
 
 TEST_CASE("an image that holds something else is not touched") {

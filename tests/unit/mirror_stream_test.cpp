@@ -527,3 +527,57 @@ TEST_CASE("a mirror that cannot write says so, and its readers stay on the publi
   CHECK(mirror.target().root()->cp == 2);
   CHECK(mirror.target().check().ok());
 }
+
+TEST_CASE("a volume that grows takes its mirror along, live and in a catch-up") {
+  FakePrimary primary;
+  fill(primary, 20, 10, 1000);
+  primary.commit();
+  MemoryNetwork network;
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  std::uint64_t size_blocks = kVolumeBlocks;
+  {
+    PrimarySide sender(primary, network.connector());
+    REQUIRE(sender.wait_equal());
+    for (int round = 0; round < 3; ++round) {
+      const std::uint64_t old_size_blocks = std::exchange(size_blocks, size_blocks + 500);
+      primary.grow(size_blocks);
+      primary.commit();
+      fill(primary, old_size_blocks - 20, 30, 3000 + static_cast<std::uint64_t>(round));
+      primary.commit();
+      REQUIRE(sender.wait_equal());
+      check_equal(primary, mirror);
+      CHECK(sender.sender().status().last_error.empty());
+    }
+  }
+  size_blocks += 1000;
+  primary.grow(size_blocks);
+  primary.commit();
+  fill(primary, size_blocks - 600, 50, 4000);
+  primary.commit();
+  PrimarySide again(primary, network.connector());
+  REQUIRE(again.wait_equal());
+  check_equal(primary, mirror);
+  CHECK(mirror.receiver().status().size_blocks == size_blocks);
+}
+
+TEST_CASE("a primary sees that its mirror cannot grow, and is followed again when it can") {
+  FakePrimary primary;
+  fill(primary, 20, 10, 1000);
+  primary.commit();
+  MemoryNetwork network;
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  PrimarySide sender(primary, network.connector());
+  REQUIRE(sender.wait_equal());
+  disk.fail_from(0, ErrorCode::kNoSpace);
+  primary.grow(2 * kVolumeBlocks);
+  primary.commit();
+  REQUIRE(sender.wait([](const SenderStatus& status) {
+    return status.last_error.find("cannot grow with the volume") != std::string::npos;
+  }));
+  CHECK(mirror.target().check().ok());
+  disk.fail_from(std::nullopt);
+  REQUIRE(sender.wait_equal());
+  check_equal(primary, mirror);
+}
