@@ -5,7 +5,7 @@
 namespace tarnfs {
 
 std::string_view name_of(ErrorCode code) {
-  static constexpr std::array<std::string_view, 28> kNames = {"i/o error",
+  static constexpr std::array<std::string_view, 29> kNames = {"i/o error",
                                                               "corrupt",
                                                               "no space left",
                                                               "not found",
@@ -31,6 +31,7 @@ std::string_view name_of(ErrorCode code) {
                                                               "timed out",
                                                               "canceled",
                                                               "needs a block",
+                                                              "would wait",
                                                               "no data",
                                                               "usage"};
   return kNames.at(static_cast<std::size_t>(code));

@@ -9,7 +9,8 @@ using namespace tarnfs;
 TEST_CASE("every code has an errno that a caller can use") {
   for (int i = 0; i <= static_cast<int>(ErrorCode::kUsage); ++i) {
     const auto code = static_cast<ErrorCode>(i);
-    CAPTURE(std::string(name_of(code)));
+    const std::string name(name_of(code));
+    CAPTURE(name);
     CHECK(errno_of(code) > 0);
     CHECK(errno_of(code) < 134);
     // ENOSYS would switch the operation off for good, ENODEV ends the session, ENOENT is for names.
@@ -20,6 +21,8 @@ TEST_CASE("every code has an errno that a caller can use") {
 }
 
 TEST_CASE("the codes that programs look at") {
+  CHECK(name_of(ErrorCode::kNoData) == "no data");
+  CHECK(name_of(ErrorCode::kUsage) == "usage");
   CHECK(errno_of(ErrorCode::kNotFound) == ENOENT);
   CHECK(errno_of(ErrorCode::kExists) == EEXIST);
   CHECK(errno_of(ErrorCode::kNotEmpty) == ENOTEMPTY);
