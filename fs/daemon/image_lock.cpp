@@ -7,6 +7,7 @@
 #include <csignal>
 #include <thread>
 
+#include "common/staging_place.h"
 #include "fs/control/mount_table.h"
 #include "fs/control/unix_socket.h"
 
@@ -63,6 +64,7 @@ Result<std::unique_ptr<FileBlockDevice>> open_image(const std::string& path, Dev
   const Deadline deadline = std::chrono::steady_clock::now() + patience;
   for (;;) {
     auto device = FileBlockDevice::open(path, mode);
+    if (device.ok()) TARNFS_TRY(check_nothing_is_staged(**device, path));
     if (device.ok() || device.error().code() != ErrorCode::kBusy) return device;
     for (const MountEntry& entry : read_mount_table()) {
       if (entry.source != path) continue;

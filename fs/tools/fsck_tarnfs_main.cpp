@@ -13,6 +13,7 @@
 #include <string>
 
 #include "common/file_block_device.h"
+#include "common/staging_place.h"
 #include "fs/check/checker.h"
 #include "fs/check/journal_repair.h"
 
@@ -133,7 +134,16 @@ Result<bool> repair(const std::string& image) {
   return changed;
 }
 
+Status check_is_whole(const std::string& image) {
+  TARNFS_ASSIGN(const auto device, FileBlockDevice::open(image, DeviceMode::kReadOnly));
+  return check_nothing_is_staged(*device, image);
+}
+
 int run(const Arguments& arguments) {
+  if (const Status whole = check_is_whole(arguments.image); !whole.ok()) {
+    fmt::print(stderr, "fsck.tarnfs: {}\n", whole.error().describe());
+    return kExitOperational;
+  }
   bool repaired = false;
   if (arguments.repair) {
     const auto changed = repair(arguments.image);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "common/file_block_device.h"
+#include "common/staging_place.h"
 
 namespace tarnfs {
 namespace {
@@ -38,7 +39,7 @@ class FileMirrorStorage final : public MirrorStorage {
   }
 
  private:
-  std::string staging_path() const { return path_ + ".staging"; }
+  std::string staging_path() const { return staging_path_of(path_); }
 
   const std::string path_;
 };

@@ -6,18 +6,18 @@
 
 #include "common/checksum.h"
 #include "common/failpoint.h"
+#include "common/staging_place.h"
 
 namespace tarnfs {
 namespace {
 
-constexpr std::uint64_t kCommitMagic = 0x47415453'4e524154ULL;  // "TARNSTAG" in bytes
 constexpr std::uint32_t kStagingVersion = 1;
 constexpr std::uint64_t kFirstStaged = 2;
 constexpr std::size_t kBlocksPerCopy = 256;
 constexpr std::size_t kEntriesPerBlock = kBlockSize / 16;
 
 struct CommitRecord {
-  std::uint64_t magic = kCommitMagic;
+  std::uint64_t magic = kStagingMagic;
   std::uint32_t version = kStagingVersion;
   std::uint32_t reserved = 0;
   std::array<std::uint8_t, 16> volume{};
@@ -27,6 +27,7 @@ struct CommitRecord {
   std::array<std::uint8_t, kBlockSize - 56 - 8> reserved2{};
   std::uint64_t checksum = 0;  // of the bytes before it
 };
+static_assert(offsetof(CommitRecord, volume) == kStagingVolumeOffset);
 static_assert(sizeof(CommitRecord) == kBlockSize && offsetof(CommitRecord, checksum) == kBlockSize - 8);
 
 std::uint64_t index_blocks_of(std::uint64_t count) {
@@ -96,7 +97,7 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
   TARNFS_ASSIGN(const PageRef first, read_one(*device_, 0));
   CommitRecord record;
   std::memcpy(static_cast<void*>(&record), first.data(), kBlockSize);
-  if (record.magic != kCommitMagic || record.checksum != seal_of(record)) return false;
+  if (record.magic != kStagingMagic || record.checksum != seal_of(record)) return false;
   if (record.version != kStagingVersion) {
     return Error(ErrorCode::kIncompatible,
                  device_->name() + " was written by a newer release of tarnfs; start that one");

@@ -360,6 +360,8 @@ class KillPoints(TarnTest):
                 self.mirror.wait(-signal.SIGKILL)
                 self.assertIn(f"failpoint {point}", self.mirror.new_log_text())
                 self.mirror.kill()
+            if point == "mirror: some staged blocks copied":
+                self.assert_refused_by_others()
             self.look_at_it_alone()
             self.start_mirror()
         restarted = time.monotonic()
@@ -373,6 +375,15 @@ class KillPoints(TarnTest):
         self.mirror.terminate()
         self.assert_clean(self.image)
         self.assert_clean(self.mirror_image)
+
+    def assert_refused_by_others(self):
+        """What is half copied looks like a damaged volume to all but tarn-mirrord."""
+        words = (self.mirror_image, "start tarn-mirrord on it once")
+        self.assert_one_line_error(run(program("fsck.tarnfs"), "-n", self.mirror_image, expect=8), *words)
+        command = [program("tarnfs"), "-f", "-o", "ro", self.mirror_image, self.make_directory("other")]
+        result = run(*command, expect=1)
+        self.assertIn(str(words[0]), result.stderr)
+        self.assertIn(words[1], result.stderr)
 
     def look_at_it_alone(self):
         """The dead mirror comes up where no primary finds it."""
