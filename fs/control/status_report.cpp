@@ -23,6 +23,7 @@ Json json_of(const PeerReport& peer) {
       {"lag_cps", peer.lag_cps},
       {"lag_bytes", peer.lag_bytes},
       {"lag_seconds", peer.lag_seconds},
+      {"limit_bytes_per_second", peer.limit_bytes_per_second},
       {"sent_bytes", peer.sent_bytes},
       {"wire_bytes", peer.wire_bytes},
       {"compression_ratio", peer.compression_ratio},
@@ -63,6 +64,7 @@ PeerReport peer_of(const Json& json) {
   peer.lag_cps = json.value("lag_cps", std::uint64_t{0});
   peer.lag_bytes = json.value("lag_bytes", std::uint64_t{0});
   peer.lag_seconds = json.value("lag_seconds", 0.0);
+  peer.limit_bytes_per_second = json.value("limit_bytes_per_second", std::uint64_t{0});
   peer.sent_bytes = json.value("sent_bytes", std::uint64_t{0});
   peer.wire_bytes = json.value("wire_bytes", std::uint64_t{0});
   peer.compression_ratio = json.value("compression_ratio", 1.0);
@@ -104,6 +106,9 @@ StatusReport report_of(const Json& json) {
 
 std::string text_of(const PeerReport& peer) {
   std::string text = fmt::format("  mirror      {}  {}{}", peer.url, peer.state, peer.encrypted ? ", encrypted" : "");
+  if (peer.limit_bytes_per_second > 0) {
+    text += fmt::format(", at most {} per second", format_size(peer.limit_bytes_per_second));
+  }
   if (!peer.error.empty()) text += ": " + peer.error;
   text +=
       fmt::format("\n              published cp {}, behind by {} cps, {} bytes, {:.1f} s; sent {}, on the wire {}\n",

@@ -34,7 +34,8 @@ struct PeerReport {
   std::uint64_t lag_cps = 0;
   std::uint64_t lag_bytes = 0;
   double lag_seconds = 0;
-  std::uint64_t sent_bytes = 0;  // before compression
+  std::uint64_t limit_bytes_per_second = 0;  // 0: none
+  std::uint64_t sent_bytes = 0;              // before compression
   std::uint64_t wire_bytes = 0;
   double compression_ratio = 1;
   double rtt_ms = 0;

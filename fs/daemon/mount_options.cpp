@@ -92,6 +92,19 @@ Status set_io_uring(IoUring& target, std::string_view option, std::string_view v
   return {};
 }
 
+Status set_on_disconnect(OnDisconnect& target, std::string_view option, std::string_view value) {
+  if (value == "degrade") {
+    target = OnDisconnect::kDegrade;
+  } else if (value == "block") {
+    target = OnDisconnect::kBlock;
+  } else if (value == "readonly") {
+    target = OnDisconnect::kReadOnly;
+  } else {
+    return wrong(option, "unknown value; give degrade, block or readonly");
+  }
+  return {};
+}
+
 Status set_checks_opens(bool& target, std::string_view option, std::string_view value) {
   if (value != "auto" && value != "strict") return wrong(option, "unknown value; give auto or strict");
   target = value == "strict";
@@ -117,7 +130,7 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "dirty_limit") return set_size(options.dirty_limit_bytes, option, value, kDirtyLimitMinBytes);
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
   if (name == "mode") return check_choice(option, value, "async", "async", "semisync", "sync");
-  if (name == "on_disconnect") return check_choice(option, value, "degrade", "degrade", "block", "readonly");
+  if (name == "on_disconnect") return set_on_disconnect(options.on_disconnect, option, value);
   if (name == "chattr") return set_checks_opens(options.checks_opens, option, value);
   if (name == "io_uring") return set_io_uring(options.io_uring, option, value);
   if (name == "keys") {

@@ -14,6 +14,9 @@
 
 namespace tarnfs {
 
+// What becomes of changes while a mirror is away.
+enum class OnDisconnect { kDegrade, kBlock, kReadOnly };
+
 struct MountOptions {
   bool read_only = false;
   std::vector<std::string> mirrors;  // URLs
@@ -23,6 +26,7 @@ struct MountOptions {
   std::uint64_t cache_limit_bytes = 128ULL << 20;
   bool access_times = true;            // false: noatime was given last
   std::uint64_t close_wait_ms = 5000;  // how long connected mirrors may take to publish the last state
+  OnDisconnect on_disconnect = OnDisconnect::kDegrade;
   std::uint64_t ping_interval_ms = 1000;
   std::uint64_t dead_after_ms = 5000;  // a mirror that is silent for so long is gone
   IoUring io_uring = IoUring::kAuto;

@@ -42,6 +42,7 @@ PeerReport report_of(const SenderStatus& status, bool encrypted) {
   peer.lag_cps = status.lag_cps;
   peer.lag_bytes = status.lag_bytes;
   peer.lag_seconds = status.lag_seconds;
+  peer.limit_bytes_per_second = status.limit_bytes_per_second;
   peer.sent_bytes = status.sent_bytes;
   peer.wire_bytes = status.wire_bytes;
   peer.compression_ratio = status.compression_ratio;
@@ -61,9 +62,9 @@ Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string&
   return bytes;
 }
 
-bool is_connected(const Sender& sender) {
+bool may_publish(const Sender& sender) {
   const SenderState state = sender.status().state;
-  return state == SenderState::kHandshaking || state == SenderState::kCatchingUp || state == SenderState::kLive;
+  return state == SenderState::kHandshaking || is_connected(state);
 }
 
 }  // namespace
@@ -101,6 +102,7 @@ Status Primary::make_senders() {
     sender_options.ping_interval_ms = options_.ping_interval_ms;
     sender_options.dead_ms = options_.dead_after_ms;
     TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options));
+    sender_options.on_state_changed = [this] { apply_policy(); };
     senders_.push_back(Sender::create(std::move(sender_options)));
     fan_out_.add(*senders_.back());
   }
@@ -117,6 +119,7 @@ Status Primary::open_volume() {
   volume_options.feed = senders_.empty() ? nullptr : &fan_out_;
   TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
   for (const auto& sender : senders_) sender->start(*volume_);
+  apply_policy();
   return {};
 }
 
@@ -126,6 +129,9 @@ Status Primary::start_control() {
   commands["cp"] = {.run = [this](const ControlRequest& request) { return answer_cp(request); }, .waits = true};
   commands["remount"] = {.run = [this](const ControlRequest& request) { return answer_remount(request); },
                          .waits = true};
+  commands["pause"] = {.run = [this](const ControlRequest&) { return answer_pause(true); }};
+  commands["resume"] = {.run = [this](const ControlRequest&) { return answer_pause(false); }};
+  commands["limit"] = {.run = [this](const ControlRequest& request) { return answer_limit(request); }};
   commands["trim"] = {.run = [this](const ControlRequest& request) { return answer_trim(request); }, .waits = true};
   commands["resize"] = {.run = [this](const ControlRequest& request) { return answer_resize(request); }, .waits = true};
   const std::string uuid = volume_of(volume_->superblock()).to_string();
@@ -205,6 +211,7 @@ void Primary::wait_for_end(const Descriptor& signals) {
 
 // Returns once the mount is gone.
 void Primary::obey_signal(const Descriptor& signals) {
+  give_up_policy();
   const bool with_entry = ::geteuid() == 0 && unmount_registered(mountpoint_);
   Status unmounted = with_entry ? Status() : mount_->unmount(false);
   if (unmounted.ok()) {
@@ -225,6 +232,7 @@ void Primary::obey_signal(const Descriptor& signals) {
 Status Primary::close() {
   if (!device_) return {};
   closing_ = true;
+  give_up_policy();
   mount_.reset();
   finish();
   senders_.clear();
@@ -256,7 +264,7 @@ Status Primary::take_last_state() {
   if (!cp.ok()) return cp.error().in("last consistency point of " + image_);
   const Deadline deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.close_wait_ms);
   for (const auto& sender : senders_) {
-    if (!is_connected(*sender)) continue;
+    if (!may_publish(*sender)) continue;
     const std::chrono::milliseconds left(milliseconds_until(deadline));
     const Status published = sender->wait_published(*cp, left);
     if (published.ok()) continue;
@@ -265,6 +273,35 @@ Status Primary::take_last_state() {
                     sender->status().url, cp->value, published.error().describe(), image_));
   }
   return {};
+}
+
+// Holds changes back or takes them, as on_disconnect= says, while a mirror is away. One that somebody paused is not
+// away.
+void Primary::apply_policy() {
+  if (options_.on_disconnect == OnDisconnect::kDegrade) return;
+  MutexLock lock(policy_mutex_);
+  const bool any_away = std::any_of(senders_.begin(), senders_.end(), [](const auto& sender) {
+    const SenderState state = sender->status().state;
+    return !is_connected(state) && state != SenderState::kPaused;
+  });
+  Changes changes = Changes::kTaken;
+  if (any_away && !policy_given_up_) {
+    changes = options_.on_disconnect == OnDisconnect::kBlock ? Changes::kWait : Changes::kRefused;
+  }
+  if (changes == changes_) return;
+  changes_ = changes;
+  volume_->set_changes(changes);
+  log_warning(mountpoint_ + (changes == Changes::kTaken  ? " takes changes again"
+                             : changes == Changes::kWait ? ": changes wait, because a mirror is away"
+                                                         : ": changes are refused, because a mirror is away"));
+}
+
+void Primary::give_up_policy() {
+  {
+    MutexLock lock(policy_mutex_);
+    policy_given_up_ = true;
+  }
+  apply_policy();
 }
 
 Result<std::string> Primary::answer_status() {
@@ -301,9 +338,7 @@ Result<std::string> Primary::answer_status() {
 Result<std::string> Primary::answer_cp(const ControlRequest& request) {
   if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
   const bool with_mirrors = request.has_flag("mirror");
-  if (with_mirrors && senders_.empty()) {
-    return Error(ErrorCode::kInvalid, image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT");
-  }
+  if (with_mirrors) TARNFS_TRY(check_has_mirror());
   TARNFS_ASSIGN(const Cp cp, volume_->consistency_point());
   if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp));
   return fmt::format("{{\"cp\":{}}}", cp.value);
@@ -325,6 +360,31 @@ Status Primary::make_writable() {
   read_only_ = false;
   log_info(image_ + " is read-write now");
   return {};
+}
+
+// Does not wait for the senders: whoever waits for a mirror in answer_cp() is to be let go by this.
+Result<std::string> Primary::answer_pause(bool pause) {
+  TARNFS_TRY(check_has_mirror());
+  for (const auto& sender : senders_) {
+    if (pause) {
+      sender->pause();
+    } else {
+      sender->resume();
+    }
+  }
+  return std::string("{}");
+}
+
+Result<std::string> Primary::answer_limit(const ControlRequest& request) {
+  TARNFS_TRY(check_has_mirror());
+  TARNFS_ASSIGN(const std::uint64_t bytes_per_second, bytes_in(request, "rate", 0));
+  for (const auto& sender : senders_) sender->limit(bytes_per_second);
+  return fmt::format("{{\"limit_bytes_per_second\":{}}}", bytes_per_second);
+}
+
+Status Primary::check_has_mirror() const {
+  if (!senders_.empty()) return {};
+  return Error(ErrorCode::kInvalid, image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT");
 }
 
 // A part of the volume, so that others are served between two requests of a client that trims all of it.

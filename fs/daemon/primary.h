@@ -55,7 +55,12 @@ class Primary {
   Result<std::string> answer_cp(const ControlRequest& request);
   Result<std::string> answer_remount(const ControlRequest& request);
   Status make_writable();
+  Status check_has_mirror() const;
+  void apply_policy() TARNFS_EXCLUDES(policy_mutex_);
+  void give_up_policy() TARNFS_EXCLUDES(policy_mutex_);
   Status wait_for_mirrors(Cp cp);
+  Result<std::string> answer_pause(bool pause);
+  Result<std::string> answer_limit(const ControlRequest& request);
   Result<std::string> answer_trim(const ControlRequest& request);
   Result<std::string> answer_resize(const ControlRequest& request);
 
@@ -66,6 +71,10 @@ class Primary {
   const Descriptor mount_ended_;  // an eventfd
   std::atomic<bool> closing_{false};
   std::atomic<bool> over_io_uring_{false};
+
+  Mutex policy_mutex_;
+  bool policy_given_up_ TARNFS_GUARDED_BY(policy_mutex_) = false;
+  Changes changes_ TARNFS_GUARDED_BY(policy_mutex_) = Changes::kTaken;
 
   Mutex finish_mutex_;
   bool finished_ TARNFS_GUARDED_BY(finish_mutex_) = false;

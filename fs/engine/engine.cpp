@@ -161,6 +161,7 @@ void Engine::wake_dirty_waiters() {
 // longer: a consistency point costs one page for each part of a directory that changed, however many names in it did.
 Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
+  if (changes_.load() != Changes::kTaken) TARNFS_TRY(obey_policy(intent));
   const auto limit_bytes = static_cast<std::int64_t>(options_.dirty_limit_bytes);
   const bool content = intent == Intent::kWrite;
   if (dirty_bytes() >= (content ? limit_bytes / 4 : limit_bytes * 3 / 8)) {
@@ -170,6 +171,24 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
   }
   if (much_is_promised()) want_cp_soon();
   if (stopped_) return stopped_error(ErrorCode::kReadOnly);
+  return {};
+}
+
+void Engine::set_changes(Changes changes) {
+  MutexLock lock(cp_mutex_);
+  changes_ = changes;
+  cp_changed_.notify_all();
+}
+
+// Holds a change back, or refuses it, as set_changes() says. Not counted as a wait for a consistency point.
+Status Engine::obey_policy(Intent intent) {
+  if (intent == Intent::kOptional) return Error(ErrorCode::kNoSpace);
+  if (!waits(intent) || intent == Intent::kReclaim) return {};
+  if (changes_.load() == Changes::kRefused) return Error(ErrorCode::kReadOnly);
+  if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
+  MutexLock lock(cp_mutex_);
+  while (changes_.load() == Changes::kWait && !stopped_ && !closing_) cp_changed_.wait(cp_mutex_);
+  if (changes_.load() == Changes::kRefused) return Error(ErrorCode::kReadOnly);
   return {};
 }
 

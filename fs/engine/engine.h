@@ -123,6 +123,7 @@ class Engine final : public Volume {
   // Volume.
   Status make_writable() override;
   void set_access_times(bool on) override { access_times_ = on; }
+  void set_changes(Changes changes) override TARNFS_EXCLUDES(cp_mutex_);
   Status close() override;
   VolumeStatus status() override;
   void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) override {
@@ -138,12 +139,14 @@ class Engine final : public Volume {
     kChange,        // needs space, waits while too much is dirty
     kWrite,         // a change of content: waits earlier, so that a stream of writes leaves room for the others
     kDeletion,      // a change that gives space back: may use the deletion reserve
+    kReclaim,       // a deletion that follows from one that was taken: no policy keeps it back
     kOptional,      // a change that is left out when there is no space or too much is dirty
     kReplay,        // a change of before a crash: was promised its space then
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
   static bool waits(Intent intent) {
-    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kDeletion;
+    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kDeletion ||
+           intent == Intent::kReclaim;
   }
   // Where a page of a file is: in memory, in a block, or (both empty) nowhere: a hole.
   struct PagePlace {
@@ -184,6 +187,7 @@ class Engine final : public Volume {
     std::uint64_t waited_ns = 0;
   };
   Status before_change(Intent intent, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  Status obey_policy(Intent intent) TARNFS_EXCLUDES(cp_mutex_);
   Status wait_for_writes(Intent intent, std::int64_t wait_bytes, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
   std::int64_t dirty_bytes() const;
   std::int64_t unwritten_bytes() const;
@@ -328,7 +332,7 @@ class Engine final : public Volume {
   void delete_content(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
 
   // Orphans: inodes without links that are still held (engine_orphans.cpp).
-  Status reclaim(InodeNumber number, Intent intent = Intent::kDeletion);
+  Status reclaim(InodeNumber number, Intent intent = Intent::kReclaim);
   void reclaim_unheld(InodeNumber number);
   void reclaim_later(InodeNumber number, const Error& reason);
   void add_orphan(InodeNumber number);
@@ -407,6 +411,7 @@ class Engine final : public Volume {
   const VolumeOptions options_;
   std::atomic<VolumeMode> mode_;  // kReadWrite, once it is that, for good
   std::atomic<bool> access_times_;
+  std::atomic<Changes> changes_{Changes::kTaken};  // changed under cp_mutex_
   // A mirror's: changed with the gate closed and under root_mutex_. A volume's: size and checksum are changed and read
   // under root_mutex_, the rest is constant.
   Superblock superblock_;
@@ -503,7 +508,7 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
     if (shut_down_) return Error(ErrorCode::kIo);
     if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
     const std::uint64_t view = view_.load();
-    const bool deletion = intent == Intent::kDeletion || intent == Intent::kHousekeeping;
+    const bool deletion = intent == Intent::kDeletion || intent == Intent::kReclaim || intent == Intent::kHousekeeping;
     if (intent == Intent::kReplay) {
       if (ledger_ != nullptr) ledger_->take(blocks_max);
     } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {

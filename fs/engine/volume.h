@@ -23,6 +23,13 @@ enum class VolumeMode {
   kMirror,    // read-only; shows what adopt() says, and an empty root directory before the first
 };
 
+// What becomes of changes that are asked for.
+enum class Changes {
+  kTaken,
+  kWait,     // until it is otherwise, or the volume is closed
+  kRefused,  // kReadOnly
+};
+
 struct VolumeOptions {
   VolumeMode mode = VolumeMode::kReadWrite;
   std::uint64_t cp_interval_ms = 5000;             // 0: no timer
@@ -69,6 +76,8 @@ class Volume : public FileSystem, public ReplicationSource, public MirrorTarget 
   // now, and nobody else has since. Does nothing when it is one. kReadOnly, with the reason, when it cannot be.
   virtual Status make_writable() = 0;
   virtual void set_access_times(bool on) = 0;
+  // Of a read-write volume: what it says of changes from now on. What was taken before is written as always.
+  virtual void set_changes(Changes changes) = 0;
   // Takes a last consistency point (read-write, and not shut down) and stops all threads. Idempotent; the destructor
   // stops without one.
   virtual Status close() = 0;

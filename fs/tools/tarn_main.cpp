@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <thread>
 
@@ -24,10 +25,14 @@ constexpr const char* kProgram = "tarn";
 constexpr std::chrono::seconds kWatchInterval{1};
 // A consistency point waits for a disk, one with --mirror for a network that may be away: both as long as it takes.
 constexpr std::chrono::hours kWaitMax{24 * 365};
+// What only changes how the daemon goes on.
+constexpr std::chrono::seconds kAnswerMax{60};
+constexpr std::chrono::milliseconds kPauseCheck{20};
 
 struct Arguments {
   std::string command;
   std::string target;
+  std::string rate;
   bool json = false;
   bool watch = false;
   bool mirror = false;
@@ -100,6 +105,45 @@ int trim(const Arguments& arguments) {
   return kExitDone;
 }
 
+// Asks the daemon of the target for the command itself.
+int command_daemon(const Arguments& arguments, const std::map<std::string, std::string>& options) {
+  const auto found = daemon_of(arguments.target, default_control_directory());
+  if (!found.ok()) return tell_failure(kProgram, found.error().in(arguments.command));
+  const auto answer = ask_daemon(found->socket_path, {.command = arguments.command, .arguments = options}, kAnswerMax);
+  if (!answer.ok()) return tell_failure(kProgram, answer.error().in(arguments.command + " of " + arguments.target));
+  return kExitDone;
+}
+
+// Returns when nothing is sent any more.
+int pause(const Arguments& arguments) {
+  if (const int code = command_daemon(arguments, {}); code != kExitDone) return code;
+  const auto deadline = std::chrono::steady_clock::now() + kAnswerMax;
+  for (;;) {
+    const auto found = daemon_of(arguments.target, default_control_directory());
+    if (!found.ok()) return tell_failure(kProgram, found.error().in("pause"));
+    const auto& mirrors = found->status.mirrors;
+    if (std::all_of(mirrors.begin(), mirrors.end(), [](const PeerReport& peer) { return peer.state == "paused"; })) {
+      return kExitDone;
+    }
+    if (std::chrono::steady_clock::now() > deadline) break;
+    std::this_thread::sleep_for(kPauseCheck);
+  }
+  return tell_failure(kProgram,
+                      Error(ErrorCode::kTimeout,
+                            "pause of " + arguments.target + ": what was begun is still being sent; see tarn status"));
+}
+
+int limit(const Arguments& arguments) {
+  std::string rate = arguments.rate;
+  if (rate == "none") rate = "0";
+  const auto bytes = parse_size(rate);
+  if (!bytes.ok()) {
+    return tell_failure(
+        kProgram, Error(ErrorCode::kUsage, "limit: RATE: " + bytes.error().message() + ", or none to lift the limit"));
+  }
+  return command_daemon(arguments, {{"rate", rate}});
+}
+
 int make_keys(const Arguments& arguments) {
   const auto made = make_key_directory(arguments.target);
   if (!made.ok()) return tell_failure(kProgram, made.error().in("keygen"));
@@ -159,6 +203,13 @@ int main(int argc, char** argv) {
   cp.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   CommandLine& trimming = line.command("trim", "give the storage of free blocks back", arguments.command);
   trimming.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  CommandLine& pausing = line.command("pause", "send nothing to the mirror any more", arguments.command);
+  pausing.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  CommandLine& resuming = line.command("resume", "go on after a pause", arguments.command);
+  resuming.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
+  CommandLine& limiting = line.command("limit", "limit what is sent to the mirror", arguments.command);
+  limiting.argument("RATE", arguments.rate, "bytes per second, such as 10M; none: no limit");
+  limiting.argument("TARGET", arguments.target, "a mountpoint, image or control socket");
   CommandLine& keygen = line.command("keygen", "make the keys of this machine", arguments.command);
   keygen.argument("DIR", arguments.target, "a directory; made when it is missing");
   CommandLine& resizing = line.command("resize", "make a volume larger, while it is mounted or not", arguments.command);
@@ -167,6 +218,9 @@ int main(int argc, char** argv) {
   if (const auto code = line.parse(argc, argv)) return *code;
   if (arguments.command == "cp") return take_cp(arguments);
   if (arguments.command == "trim") return trim(arguments);
+  if (arguments.command == "pause") return pause(arguments);
+  if (arguments.command == "resume") return command_daemon(arguments, {});
+  if (arguments.command == "limit") return limit(arguments);
   if (arguments.command == "keygen") return make_keys(arguments);
   if (arguments.command == "resize") return resize(arguments);
   return show_status(arguments);

@@ -179,6 +179,7 @@ Result<wire::Welcome> MirrorImage::begin_session(const wire::Hello& hello) {
     welcome.epoch = state.epoch;
     welcome.cp = state.cp;
     welcome.root_checksum = state.root_checksum;
+    welcome.time = {root_->time_seconds, root_->time_nanoseconds};
   }
   return welcome;
 }

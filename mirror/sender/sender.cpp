@@ -25,7 +25,7 @@ SenderOptions with_id(SenderOptions options) {
 class SenderWithThread final : public Sender, private SessionHost {
  public:
   explicit SenderWithThread(SenderOptions options)
-      : options_(with_id(std::move(options))), queue_(options_.queue_limit_bytes) {}
+      : options_(with_id(std::move(options))), queue_(options_.queue_limit_bytes), lag_(*options_.clock) {}
   ~SenderWithThread() override { stop(); }
 
   void on_blocks(Cp cp, std::span<const BlockWrite> blocks) override {
@@ -38,7 +38,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   void on_published(const RootBlock& root) override {
     MutexLock lock(mutex_);
     queue_.add_root(root);
-    lag_.add_cp(Cp{root.cp}, options_.clock->monotonic_ns());
+    lag_.add_cp(Cp{root.cp}, root.used_blocks * kBlockSize);
     if (channel_ != nullptr) channel_->wake();
     changed_.notify_all();
   }
@@ -50,10 +50,11 @@ class SenderWithThread final : public Sender, private SessionHost {
       stopping_ = false;
       state_ = SenderState::kConnecting;
     }
-    const Cp newest{source.newest_root().cp};
+    const Timestamp created{source.superblock().created_seconds, 0};
+    const RootBlock newest = source.newest_root();
     {
       MutexLock lock(mutex_);
-      if (newest > lag_.newest()) lag_.add_cp(newest, options_.clock->monotonic_ns());
+      lag_.begin(Cp{newest.cp}, newest.used_blocks * kBlockSize, created);
     }
     thread_ = std::thread([this, &source] { run(source); });
   }
@@ -84,6 +85,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     }
     while (mirror_cp_ < cp) {
       if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
+      if (paused_) return paused_error();
       if (state_ == SenderState::kDiverged || (refusal_count_ > refusals_before && refused_for_good())) {
         return Error(ErrorCode::kRefused, last_error_);
       }
@@ -107,6 +109,16 @@ class SenderWithThread final : public Sender, private SessionHost {
     return {};
   }
 
+  void pause() override { set_paused(true); }
+  void resume() override { set_paused(false); }
+
+  void limit(std::uint64_t bytes_per_second) override {
+    MutexLock lock(mutex_);
+    limit_bytes_ = bytes_per_second;
+    if (channel_ != nullptr) channel_->wake();
+    changed_.notify_all();
+  }
+
   void reconnect_now() override {
     MutexLock lock(mutex_);
     reconnect_asked_ = true;
@@ -125,6 +137,8 @@ class SenderWithThread final : public Sender, private SessionHost {
     std::uint64_t backoff_ms = options_.backoff_min_ms;
     set_backoff(backoff_ms);
     while (!stopping()) {
+      if (wait_while_paused()) backoff_ms = options_.backoff_min_ms;
+      if (stopping()) break;
       const Ended ended = run_connection(source);
       if (ended.published) backoff_ms = options_.backoff_min_ms;
       set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
@@ -164,7 +178,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   void back_off(std::uint64_t wait_ms) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
     MutexLock lock(mutex_);
-    while (!stopping_ && !reconnect_asked_) {
+    while (!stopping_ && !reconnect_asked_ && !paused_) {
       const auto left = deadline - std::chrono::steady_clock::now();
       if (left <= left.zero()) break;
       changed_.wait_for(mutex_, left);
@@ -192,9 +206,48 @@ class SenderWithThread final : public Sender, private SessionHost {
     if (is_new) log_warning("mirror " + options_.url + ": " + text);
   }
 
-  bool stopping() const override {
+  bool stopping() const {
     MutexLock lock(mutex_);
     return stopping_;
+  }
+
+  bool ending() const override {
+    MutexLock lock(mutex_);
+    return stopping_ || paused_;
+  }
+
+  std::uint64_t limit_bytes_per_second() const override {
+    MutexLock lock(mutex_);
+    return limit_bytes_;
+  }
+
+  void set_paused(bool paused) {
+    MutexLock lock(mutex_);
+    paused_ = paused;
+    if (channel_ != nullptr) channel_->wake();
+    changed_.notify_all();
+  }
+
+  // True when it was paused.
+  bool wait_while_paused() {
+    {
+      MutexLock lock(mutex_);
+      if (!paused_) return false;
+      last_error_.clear();
+      logged_error_.clear();
+    }
+    set_state(SenderState::kPaused);
+    log_info("mirror " + options_.url + " is paused");
+    {
+      MutexLock lock(mutex_);
+      while (paused_ && !stopping_) changed_.wait(mutex_);
+    }
+    set_state(SenderState::kConnecting);
+    return true;
+  }
+
+  Error paused_error() const {
+    return Error(ErrorCode::kRefused, "replication to " + options_.url + " is paused; go on with tarn resume");
   }
 
   void open_queue(Cp newest) override {
@@ -232,6 +285,15 @@ class SenderWithThread final : public Sender, private SessionHost {
       changed_.notify_all();
     }
     if (became_live) log_info("mirror " + options_.url + " is live");
+    if (options_.on_state_changed) options_.on_state_changed();
+  }
+
+  void on_mirror_state(Cp cp, Timestamp time) override {
+    MutexLock lock(mutex_);
+    if (cp > mirror_cp_) refused_since_ns_.reset();
+    mirror_cp_ = cp;
+    lag_.meet_mirror(cp, time);
+    changed_.notify_all();
   }
 
   void on_mirror_published(Cp cp) override {
@@ -287,7 +349,8 @@ class SenderWithThread final : public Sender, private SessionHost {
     status.published_cp = mirror_cp_;
     status.lag_cps = lag_.lag_cps();
     status.lag_bytes = lag_.lag_bytes();
-    status.lag_seconds = static_cast<double>(lag_.lag_ns(now_ns)) / kNsPerSecond;
+    status.lag_seconds = static_cast<double>(lag_.lag_ns()) / kNsPerSecond;
+    status.limit_bytes_per_second = limit_bytes_;
     status.sent_bytes = sent_bytes_;
     status.wire_bytes = wire_bytes_;
     if (wire_bytes_ > 0) status.compression_ratio = static_cast<double>(sent_bytes_) / static_cast<double>(wire_bytes_);
@@ -315,6 +378,8 @@ class SenderWithThread final : public Sender, private SessionHost {
   LagTracker lag_ TARNFS_GUARDED_BY(mutex_);
   Channel* channel_ TARNFS_GUARDED_BY(mutex_) = nullptr;  // of the connection that stands; to wake it
   bool stopping_ TARNFS_GUARDED_BY(mutex_) = false;
+  bool paused_ TARNFS_GUARDED_BY(mutex_) = false;
+  std::uint64_t limit_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
   bool reconnect_asked_ TARNFS_GUARDED_BY(mutex_) = false;
   std::uint64_t backoff_ms_ TARNFS_GUARDED_BY(mutex_) = 0;
   SenderState state_ TARNFS_GUARDED_BY(mutex_) = SenderState::kConnecting;
@@ -333,6 +398,10 @@ class SenderWithThread final : public Sender, private SessionHost {
 
 }  // namespace
 
+bool is_connected(SenderState state) {
+  return state == SenderState::kCatchingUp || state == SenderState::kLive;
+}
+
 std::string_view name_of(SenderState state) {
   switch (state) {
     case SenderState::kConnecting:
@@ -344,6 +413,8 @@ std::string_view name_of(SenderState state) {
       return "live";
     case SenderState::kDiverged:
       return "diverged";
+    case SenderState::kPaused:
+      return "paused";
     case SenderState::kStopped:
       return "stopped";
   }

@@ -20,6 +20,7 @@
 //                  has published something: one that lets us in and then cannot write is no better than one that is
 //                  away
 //   diverged    -> connecting: after a long back-off, or when reconnect_now() asks
+//   any         -> paused: pause(), until resume()
 //
 // Thread safety: all functions may be called from any thread, but start() and stop() only from one.
 // Ownership: the source must outlive stop(). Announced pages are shared until they were sent.
@@ -53,11 +54,15 @@ struct SenderOptions {
   std::uint64_t diverged_retry_ms = 30000;
   Id128 id;                                  // by which the mirror knows us again; zero: a random one
   std::uint64_t refusal_patience_ms = 5000;  // a refusal that lasts longer ends wait_published()
+  // Called when status().state has changed, by the sender's thread, under no lock. May be empty.
+  std::function<void()> on_state_changed;
   Clock* clock = &system_clock();
 };
 
-enum class SenderState { kConnecting, kHandshaking, kCatchingUp, kLive, kDiverged, kStopped };
-// As in `tarn status`: connecting, catching_up, live, diverged, stopped.
+enum class SenderState { kConnecting, kHandshaking, kCatchingUp, kLive, kDiverged, kPaused, kStopped };
+// The mirror takes what it is sent.
+bool is_connected(SenderState state);
+// As in `tarn status`: connecting, catching_up, live, diverged, paused, stopped.
 std::string_view name_of(SenderState state);
 
 struct SenderStatus {
@@ -66,10 +71,11 @@ struct SenderStatus {
   std::string mode = "async";
   Cp published_cp;  // the newest one that the mirror said it has published
   std::uint64_t lag_cps = 0;
-  std::uint64_t lag_bytes = 0;
+  std::uint64_t lag_bytes = 0;  // see lag_tracker.h
   double lag_seconds = 0;
-  std::uint64_t sent_bytes = 0;  // raw bytes of blocks
-  std::uint64_t wire_bytes = 0;  // the same as messages, compressed
+  std::uint64_t limit_bytes_per_second = 0;  // 0: none
+  std::uint64_t sent_bytes = 0;              // raw bytes of blocks
+  std::uint64_t wire_bytes = 0;              // the same as messages, compressed
   double compression_ratio = 1;
   double rtt_ms = 0;
   std::uint64_t bytes_done = 0;   // of the catch-up that runs
@@ -90,14 +96,19 @@ class Sender : public ChangeFeed {
   // Breaks the connection. Idempotent; the destructor calls it.
   virtual void stop() = 0;
   virtual SenderStatus status() const = 0;
-  // Waits until the mirror has published `cp` or a newer one. kTimeout; kRefused when the histories have diverged, or
-  // the mirror refuses us and goes on doing so; kCanceled after stop().
+  // Waits until the mirror has published `cp` or a newer one. kTimeout; kRefused when the histories have diverged, the
+  // mirror refuses us and goes on doing so, or replication is paused; kCanceled after stop().
   virtual Status wait_published(Cp cp, std::chrono::milliseconds timeout) = 0;
   // Waits until the status fulfils `condition`. kTimeout; kCanceled after stop().
   virtual Status wait_for(const std::function<bool(const SenderStatus&)>& condition,
                           std::chrono::milliseconds timeout) = 0;
   // Ends a back-off.
   virtual void reconnect_now() = 0;
+  // Ends the connection, and makes none until resume().
+  virtual void pause() = 0;
+  virtual void resume() = 0;
+  // How much may be sent in a second, as it is on the wire; 0: as much as the network takes.
+  virtual void limit(std::uint64_t bytes_per_second) = 0;
 };
 
 }  // namespace tarnfs

@@ -79,7 +79,7 @@ Status Session::handshake() {
   window_bytes_ = std::min(options_.window_bytes, welcome_->window_bytes);
   if (welcome_->has_state) mirror_pin_ = source_.pin_root(mirror_cp_);
   stream_base_ = mirror_cp_;
-  host_.on_mirror_published(mirror_cp_);
+  host_.on_mirror_state(mirror_cp_, welcome_->time);
   host_.open_queue(Cp{ours.cp});
   return {};
 }
@@ -159,7 +159,7 @@ Status Session::offer_changed(const RootBlock& root) {
   std::vector<BlockPointer> blocks;
   TARNFS_TRY(source_.list_changed(root, stream_base_, [&](const BlockPointer& block) -> Status {
     blocks.push_back(block);
-    if (blocks.size() == wire::kOfferBlocksMax) return offer(root, std::exchange(blocks, {}));
+    if (blocks.size() >= offer_blocks_max()) return offer(root, std::exchange(blocks, {}));
     return pump_if_due();
   }));
   return blocks.empty() ? Status() : offer(root, blocks);
@@ -167,12 +167,16 @@ Status Session::offer_changed(const RootBlock& root) {
 
 // Sends what the mirror does not have. Both sides count what it has before what is sent.
 Status Session::offer(const RootBlock& root, const std::vector<BlockPointer>& blocks) {
+  TARNFS_TRY(wait_for_limit());
   Message message = wire::pack_offer(Cp{root.cp}, blocks);
+  bucket_.spend(message.size_bytes());
   offered_count_ = static_cast<std::uint32_t>(blocks.size());
-  host_.on_sent(0, message.size_bytes());
+  const std::uint64_t offer_bytes = message.size_bytes();
+  host_.on_sent(0, offer_bytes);
   TARNFS_TRY(channel_.send(std::move(message)));
   TARNFS_FAILPOINT("primary: Offer sent");
   while (offered_count_ != 0) TARNFS_TRY(pump(true));
+  flow_.on_applied(offer_bytes, offer_bytes);
   const wire::Want want = *std::exchange(want_, {});
   std::vector<const BlockPointer*> wanted;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -199,26 +203,50 @@ Status Session::pump_if_due() {
 }
 
 std::size_t Session::blocks_max() const {
-  return std::clamp<std::uint64_t>(options_.batch_blocks_max, 1, wire::kBatchBlocksMax);
+  // A part of what may be on its way: several messages keep network and disk at work, and a ping gets in between.
+  std::uint64_t blocks = std::min<std::uint64_t>(options_.batch_blocks_max, wire::kBatchBlocksMax);
+  blocks = std::min(blocks, flow_.bytes() / 4 / kBlockSize);
+  // With a limit, less than what is allowed in a tenth of a second, so that it is a stream and not one gust a minute.
+  const std::uint64_t limit_bytes = host_.limit_bytes_per_second();
+  if (limit_bytes != 0) blocks = std::min(blocks, limit_bytes / 10 / kBlockSize);
+  return std::max<std::uint64_t>(blocks, 1);
+}
+
+std::size_t Session::offer_blocks_max() const {
+  const std::uint64_t fitting = flow_.bytes() / wire::kOfferEntryBytes;
+  return std::clamp<std::uint64_t>(fitting, wire::kBatchBlocksMax, wire::kOfferBlocksMax);
 }
 
 Status Session::send_batch(Cp cp, const std::vector<BlockWrite>& blocks) {
   const std::uint64_t raw_bytes = blocks.size() * kBlockSize;
   const auto window_full = [&] {
     const std::uint64_t unapplied_bytes = sent_bytes_ - credited_bytes_;
-    return (unapplied_bytes > 0 && unapplied_bytes + raw_bytes > window_bytes_) ||
+    return (unapplied_bytes > 0 && unapplied_bytes + raw_bytes > std::min(window_bytes_, flow_.bytes())) ||
            unanswered_messages() >= wire::kUnansweredMessagesMax;
   };
   TARNFS_TRY(pump(false));
   while (window_full()) TARNFS_TRY(pump(true));
+  TARNFS_TRY(wait_for_limit());
   Message message = wire::pack(cp, ++sequence_, blocks);
   for (const BlockWrite& block : blocks) since_root_.add({block.address, block.checksum});
   sent_bytes_ += raw_bytes;
   const std::uint64_t wire_bytes = message.size_bytes();
+  bucket_.spend(wire_bytes);
   TARNFS_TRY(channel_.send(std::move(message)));
   TARNFS_FAILPOINT("primary: Blocks sent");
   host_.on_sent(raw_bytes, wire_bytes);
   return {};
+}
+
+// Until the limit allows one more message. It may be changed meanwhile.
+Status Session::wait_for_limit() {
+  for (;;) {
+    const std::uint64_t now_ns = options_.clock->monotonic_ns();
+    bucket_.set_rate(host_.limit_bytes_per_second(), now_ns);
+    const std::uint64_t wait_ns = bucket_.wait_ns(now_ns);
+    if (wait_ns == 0) return {};
+    TARNFS_TRY(pump(true, wait_ns));
+  }
 }
 
 Status Session::send_root(const RootBlock& root) {
@@ -243,13 +271,14 @@ Status Session::send(const wire::AnyMessage& message) {
   return channel_.send(std::move(encoded));
 }
 
-Status Session::pump(bool wait) {
+Status Session::pump(bool wait, std::uint64_t wait_max_ns) {
   for (;;) {
-    if (host_.stopping()) return Error(ErrorCode::kCanceled, "replication stops");
+    if (host_.ending()) return Error(ErrorCode::kCanceled, "replication stops");
     TARNFS_TRY(keep_alive());
     last_pump_ns_ = options_.clock->monotonic_ns();
     const std::uint64_t ping_in_ns = next_ping_ns_ - std::min(next_ping_ns_, last_pump_ns_);
-    TARNFS_ASSIGN(const auto message, channel_.receive(std::chrono::nanoseconds(wait ? ping_in_ns : 0)));
+    const std::uint64_t wait_ns = wait ? std::min(ping_in_ns, wait_max_ns) : 0;
+    TARNFS_ASSIGN(const auto message, channel_.receive(std::chrono::nanoseconds(wait_ns)));
     if (!message) return check_alive();
     unanswered_ping_ns_.reset();
     TARNFS_TRY(handle(*message));
@@ -283,6 +312,7 @@ Status Session::handle(const Message& message) {
     const std::uint64_t now_ns = options_.clock->monotonic_ns();
     if (pong->stamp > now_ns) return peer_fault("an answer to a ping that was never sent");
     host_.on_rtt(now_ns - pong->stamp);
+    flow_.on_answer(pong->stamp, now_ns);
     return {};
   }
   if (const auto* welcome = std::get_if<wire::Welcome>(&decoded)) {
@@ -302,6 +332,7 @@ Status Session::on_credit(const wire::Credit& credit) {
       credit.applied_bytes > sent_bytes_) {
     return peer_fault("a credit for blocks that were never sent");
   }
+  flow_.on_applied(credit.applied_bytes - credited_bytes_, sent_bytes_ - credited_bytes_);
   credited_sequence_ = credit.sequence;
   credited_bytes_ = credit.applied_bytes;
   return {};

@@ -1,7 +1,8 @@
 // One connection to a mirror, from the Hello to its end.
 //
 // Invariants:
-//   1. At most window_bytes of blocks and kUnansweredMessagesMax messages are sent and not yet answered.
+//   1. At most window_bytes of blocks, on a slow network less (flow_window.h), and kUnansweredMessagesMax messages are
+//      sent and not yet answered.
 //   2. Every Root follows exactly the blocks it counts; `stream_base_` is the cp of the last Root sent, or of the
 //      mirror's state at the handshake.
 //   3. From the handshake on the mirror's published root is pinned here, until the session ends.
@@ -20,7 +21,9 @@
 #include "common/channel.h"
 #include "common/replication.h"
 #include "mirror/sender/change_queue.h"
+#include "mirror/sender/flow_window.h"
 #include "mirror/sender/sender.h"
+#include "mirror/sender/token_bucket.h"
 #include "mirror/wire/messages.h"
 
 namespace tarnfs {
@@ -29,11 +32,15 @@ namespace tarnfs {
 class SessionHost {
  public:
   virtual ~SessionHost() = default;
-  virtual bool stopping() const = 0;
+  // The connection is to end: the sender stops, or was paused.
+  virtual bool ending() const = 0;
+  virtual std::uint64_t limit_bytes_per_second() const = 0;
   // From now on announced blocks are kept; `newest` is published here.
   virtual void open_queue(Cp newest) = 0;
   virtual ChangeQueue::Step next_step(Cp base, std::size_t blocks_max) = 0;
   virtual void on_state(SenderState state) = 0;
+  // What the mirror has at the handshake (no cp: nothing), and when that was published here.
+  virtual void on_mirror_state(Cp cp, Timestamp time) = 0;
   virtual void on_mirror_published(Cp cp) = 0;
   virtual void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) = 0;
   // Bytes of blocks that the mirror turned out to have.
@@ -45,7 +52,11 @@ class SessionHost {
 class Session {
  public:
   Session(Channel& channel, ReplicationSource& source, SessionHost& host, const SenderOptions& options)
-      : channel_(channel), source_(source), host_(host), options_(options) {}
+      : channel_(channel),
+        source_(source),
+        host_(host),
+        options_(options),
+        flow_(options.window_bytes, options.dead_ms * kPatiencePerDeadMsNs) {}
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -57,6 +68,9 @@ class Session {
   bool diverged() const { return diverged_; }
 
  private:
+  // A ping may wait for a quarter of the time after which the mirror counts as dead.
+  static constexpr std::uint64_t kPatiencePerDeadMsNs = 1'000'000 / 4;
+
   Status handshake();
   Status judge(const wire::Welcome& welcome, const RootBlock& ours);
   Status stream();
@@ -66,12 +80,14 @@ class Session {
   Status offer_changed(const RootBlock& root);
   Status offer(const RootBlock& root, const std::vector<BlockPointer>& blocks);
   Status pump_if_due();
+  Status wait_for_limit();
   std::size_t blocks_max() const;
+  std::size_t offer_blocks_max() const;
   Status send_batch(Cp cp, const std::vector<BlockWrite>& blocks);
   Status send_root(const RootBlock& root);
   Status send(const wire::AnyMessage& message);
   // Takes what the mirror sent; with `wait` until something came, somebody woke us or a ping is due.
-  Status pump(bool wait);
+  Status pump(bool wait, std::uint64_t wait_max_ns = ~std::uint64_t{0});
   Status keep_alive();
   Status check_alive() const;
   Status handle(const Message& message);
@@ -105,6 +121,8 @@ class Session {
   std::uint64_t sent_bytes_ = 0;
   std::uint64_t credited_bytes_ = 0;
 
+  TokenBucket bucket_;
+  FlowWindow flow_;
   std::uint64_t next_ping_ns_ = 0;
   std::optional<std::uint64_t> unanswered_ping_ns_;  // since when nothing came after a ping
   std::uint64_t last_pump_ns_ = 0;

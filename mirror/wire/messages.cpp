@@ -126,6 +126,7 @@ void transfer(Archive& archive, Welcome& welcome) {
   transfer_flag(archive, welcome.has_state);
   transfer_bytes(archive, welcome.epoch.bytes);
   archive(welcome.cp.value, welcome.root_checksum, welcome.window_bytes);
+  archive(welcome.time.seconds, welcome.time.nanoseconds);
   transfer_flag(archive, welcome.has_parts);
 }
 

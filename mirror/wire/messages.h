@@ -59,6 +59,7 @@ struct Welcome {
   Cp cp;
   std::uint64_t root_checksum = 0;
   std::uint64_t window_bytes = 0;  // the mirror takes no more un-applied bytes than this
+  Timestamp time;                  // when the primary published that state
   bool has_parts = false;          // the image has blocks of a later state, from a copy that was cut off
 };
 

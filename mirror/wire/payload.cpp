@@ -10,8 +10,6 @@
 namespace tarnfs::wire {
 namespace {
 
-constexpr std::size_t kOfferEntryBytes = 16;
-
 // LZ4 of `raw`, or nothing when it saves less than an eighth: the limit of the output makes LZ4 give up early.
 std::vector<std::byte> compress(std::span<const std::byte> raw) {
   std::vector<std::byte> packed(raw.size() - raw.size() / 8);

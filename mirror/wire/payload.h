@@ -18,6 +18,8 @@
 
 namespace tarnfs::wire {
 
+inline constexpr std::size_t kOfferEntryBytes = 16;
+
 // A Blocks message of 1 to kBatchBlocksMax blocks.
 Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks);
 

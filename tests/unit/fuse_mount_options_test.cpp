@@ -56,6 +56,11 @@ TEST_CASE("each option of its own") {
   CHECK(parsed("ping_interval=0.1,dead_after=0.5").dead_after_ms == 500);
   CHECK(parse_mount_options("ping_interval=3,dead_after=5", true).error().code() == ErrorCode::kUsage);
   CHECK(parse_mount_options("ping_interval=0", true).error().code() == ErrorCode::kUsage);
+  CHECK(parsed("").on_disconnect == OnDisconnect::kDegrade);
+  CHECK(parsed("on_disconnect=degrade").on_disconnect == OnDisconnect::kDegrade);
+  CHECK(parsed("on_disconnect=block").on_disconnect == OnDisconnect::kBlock);
+  CHECK(parsed("on_disconnect=readonly").on_disconnect == OnDisconnect::kReadOnly);
+  CHECK(parse_mount_options("on_disconnect=panic", true).error().code() == ErrorCode::kUsage);
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
   CHECK(parsed("").access_times);
@@ -96,8 +101,6 @@ TEST_CASE("wrong options are refused by name") {
       {"mode=sync", "not available yet"},
       {"mode=semisync", "not available yet"},
       {"mode=fast", "unknown value"},
-      {"on_disconnect=block", "not available yet"},
-      {"on_disconnect=readonly", "not available yet"},
       {"io_uring=yes", "give auto, on or off"},
       {"io_uring=", "needs a value"},
       {"chattr=on", "give auto or strict"},
