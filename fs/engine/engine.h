@@ -124,6 +124,7 @@ class Engine final : public Volume {
   Status make_writable() override;
   void set_access_times(bool on) override { access_times_ = on; }
   void set_changes(Changes changes) override TARNFS_EXCLUDES(cp_mutex_);
+  void leave_times_to_kernel() override { kernel_keeps_times_ = true; }
   Status close() override;
   VolumeStatus status() override;
   void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) override {
@@ -236,6 +237,7 @@ class Engine final : public Volume {
   static constexpr std::uint64_t kBlocksForInheritedAcl = 64;
   std::uint64_t blocks_for_directory_change() const;
   static void touch_changed(Operation& op, Inode& inode, bool modified) TARNFS_REQUIRES(inode.mutex);
+  void touch_written(Operation& op, Inode& inode) const TARNFS_REQUIRES(inode.mutex);
   static void set_size(Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
 
   // Names (engine_names.cpp).
@@ -411,6 +413,7 @@ class Engine final : public Volume {
   const VolumeOptions options_;
   std::atomic<VolumeMode> mode_;  // kReadWrite, once it is that, for good
   std::atomic<bool> access_times_;
+  std::atomic<bool> kernel_keeps_times_{false};
   std::atomic<Changes> changes_{Changes::kTaken};  // changed under cp_mutex_
   // A mirror's: changed with the gate closed and under root_mutex_. A volume's: size and checksum are changed and read
   // under root_mutex_, the rest is constant.

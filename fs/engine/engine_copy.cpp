@@ -272,7 +272,7 @@ Result<Engine::CopyStep> Engine::share_range(Operation& op, const CopyRange& ran
     if (plan.contents[i]) put_page(op, *target, plan.first + i, std::move(plan.contents[i]));
   }
   set_size(*target, std::max(target->record.size_bytes, end_bytes));
-  touch_changed(op, *target, true);
+  touch_written(op, *target);
   return CopyStep{range.length_bytes, 0};
 }
 

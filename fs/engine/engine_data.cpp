@@ -254,7 +254,7 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
     if ((flags & FS_APPEND_FL) != 0 && offset_bytes < inode->record.size_bytes) return Error(ErrorCode::kNotPermitted);
     TARNFS_TRY(write_pages(op, *inode, offset_bytes, data));
     set_size(*inode, std::max(inode->record.size_bytes, offset_bytes + data.size()));
-    if (!options.from_page_cache) touch_changed(op, *inode, true);
+    if (!options.from_page_cache) touch_written(op, *inode);
     return {};
   });
 }
@@ -329,7 +329,7 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
     if (changes.size_bytes) TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
     if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
     begin_change(op, *inode);
-    touch_changed(op, *inode, changes.size_bytes.has_value());
+    if (!changes.changed) touch_changed(op, *inode, changes.size_bytes.has_value());
     if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
     if (changes.uid) record.uid = *changes.uid;
     if (changes.gid) record.gid = *changes.gid;
@@ -374,7 +374,7 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
     if (zeroes) TARNFS_TRY(zero_range(op, *inode, offset_bytes, end_bytes));
     begin_change(op, *inode);
     if (!options.keep_size) set_size(*inode, std::max(inode->record.size_bytes, end_bytes));
-    touch_changed(op, *inode, true);
+    touch_written(op, *inode);
     return {};
   });
 }

@@ -216,6 +216,10 @@ void Engine::touch_changed(Operation& op, Inode& inode, bool modified) {
   inode.record.mtime_nanoseconds = now.nanoseconds;
 }
 
+void Engine::touch_written(Operation& op, Inode& inode) const {
+  if (!kernel_keeps_times_) touch_changed(op, inode, true);
+}
+
 Result<Attributes> Engine::attributes(InodeNumber number) {
   return run(Intent::kRead, 0, [&](Operation& op) -> Result<Attributes> {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));

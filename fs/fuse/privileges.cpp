@@ -17,6 +17,7 @@ Status set_mode(fuse_req_t request, const Attributes& before, std::uint32_t mode
   const FrontEnd& front_end = front_end_of(request);
   AttributeChanges changes;
   changes.mode = mode & 07777;
+  if (front_end.kernel_writes_back) changes.changed = before.changed;  // it notes the time of the write
   const auto changed = front_end.file_system.change_attributes(before.inode, changes);
   if (!changed.ok()) return changed.error();
   front_end.forget_attributes(before.inode);

@@ -123,6 +123,7 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   ask_for(connection, FUSE_CAP_ALLOW_IDMAP, true);
 #endif
   front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone);
+  if (front_end.kernel_writes_back) front_end.file_system.leave_times_to_kernel();
   ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
   ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
   // After an asynchronous O_DIRECT write the kernel would leave old pages in its cache. An open must be able to go

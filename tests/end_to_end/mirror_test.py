@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The mirror has what the primary has: content, modes, owners, times, links, xattrs and ACLs."""
 
+import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import stat
 
@@ -170,6 +173,40 @@ class Mirror(TarnTest):
                 self.assertEqual(os.fstat(file.fileno()).st_size, size)
                 self.assertEqual(len(os.listdir(directory)), round_number)
             os.close(directory)
+
+    def test_the_mirror_shows_no_times_that_the_primary_never_had(self):
+        """The kernel keeps the times of what is written. The daemon noted times of its own for what came to it as a
+        request, a moment later than the kernel's: where the kernel had sent its own before, they stayed for good."""
+        source, copy = self.both()
+        page = mmap.mmap(-1, 4096)
+        origin = os.open(source / "origin", os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, origin)
+        os.pwrite(origin, bytes(4096), 0)
+
+        def write_past_the_cache(file):
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)
+            os.pwrite(file, page, 4096)
+
+        changes = {
+            "allocated": lambda file: os.posix_fallocate(file, 0, 8192),
+            "direct": write_past_the_cache,
+            "copied": lambda file: os.copy_file_range(origin, file, 4096, 0, 0),
+        }
+        for name, change in changes.items():
+            with self.subTest(name), contextlib.ExitStack() as files:
+                shown = {}
+                for number in range(200):
+                    file = os.open(source / f"{name}-{number}", os.O_WRONLY | os.O_CREAT)
+                    files.callback(os.close, file)
+                    before = os.fstat(file)
+                    change(file)
+                    shown[copy / f"{name}-{number}"] = (before, os.fstat(file))
+                # They are still open, so the kernel need not have sent its times.
+                tarn("cp", "--mirror", source)
+                for path, states in shown.items():
+                    there = path.stat()
+                    self.assertIn(there.st_mtime_ns, {state.st_mtime_ns for state in states}, path.name)
+                    self.assertIn(there.st_ctime_ns, {state.st_ctime_ns for state in states}, path.name)
 
 
 if __name__ == "__main__":

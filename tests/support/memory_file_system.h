@@ -160,6 +160,8 @@ class MemoryFileSystem final : public FileSystem {
     return now;
   }
 
+  void leave_times_to_kernel() override { kernel_keeps_times_ = true; }
+
   Result<std::string> symlink_target(InodeNumber inode) override {
     TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
@@ -224,7 +226,8 @@ class MemoryFileSystem final : public FileSystem {
     std::memcpy(node.data.data() + offset_bytes, data.data(), data.size());
     node.attributes.size_bytes = node.data.size();
     node.attributes.block_count = (node.data.size() + kBlockSize - 1) / kBlockSize;
-    if (!options.from_page_cache) node.attributes.modified = node.attributes.changed = system_clock().now();
+    if (!options.from_page_cache && !kernel_keeps_times_)
+      node.attributes.modified = node.attributes.changed = system_clock().now();
     return {};
   }
 
@@ -428,6 +431,7 @@ class MemoryFileSystem final : public FileSystem {
   Condition forgotten_;
   Condition held_changed_;
   std::atomic<bool> put_off_{false};
+  std::atomic<bool> kernel_keeps_times_{false};
   std::atomic<unsigned> put_off_count_{0};
   bool held_ TARNFS_GUARDED_BY(mutex_) = false;
   unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
