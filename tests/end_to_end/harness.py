@@ -259,6 +259,16 @@ def enter_namespaces():
         os.execvp("unshare", [*command, sys.executable, *sys.argv])
 
 
+def prepare_namespaces():
+    """Enters them, and hides what others have on this machine."""
+    enter_namespaces()
+    if os.getpid() == 1:
+        # Control sockets of other tests, and of other daemons on this machine, are not to be seen.
+        run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    if not any(Path("/sys/fs/fuse/connections").glob("*")):
+        run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections", expect=None)
+
+
 def main():
     if not Path("/dev/fuse").exists():
         print("skipped: there is no /dev/fuse here")
@@ -266,11 +276,6 @@ def main():
     if os.geteuid() != 0:
         print("these tests mount, make device files and change owners: run them as root", file=sys.stderr)
         sys.exit(1)
-    enter_namespaces()
-    if os.getpid() == 1:
-        # Control sockets of other tests, and of other daemons on this machine, are not to be seen.
-        run("mount", "-t", "tmpfs", "tmpfs", "/run")
-    if not any(Path("/sys/fs/fuse/connections").glob("*")):
-        run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections", expect=None)
+    prepare_namespaces()
     print(f"seed {SEED}, {'full' if FULL else 'default'} size (TARNFS_TEST_SEED, TARNFS_TEST_FULL)", flush=True)
     unittest.main(module="__main__", verbosity=2, argv=sys.argv)
