@@ -49,6 +49,8 @@ tarnfs_end_to_end_test(space_test)
 tarnfs_end_to_end_test(programs_test)
 tarnfs_end_to_end_test(mount_test SERIAL)
 tarnfs_end_to_end_test(source_package_test SERIAL FULL)
+tarnfs_end_to_end_test(database_test SERIAL FULL)
+tarnfs_end_to_end_test(container_test SERIAL FULL)
 tarnfs_end_to_end_test(conformance_test CLASSIC)
 
 # What conformance_test runs: a program for any mounted file system.

@@ -4,12 +4,16 @@
 import fcntl
 import mmap
 import sqlite3
+import subprocess
+import unittest
 
 import harness
 from harness import TarnTest, free_port, run, tarn
 
 TRANSACTIONS = 10_000 if harness.FULL else 500
 COMMITS = 200 if harness.FULL else 25
+IMPORTED_COMMITS = 9_700
+COMMITS_ON_TOP = 300
 
 
 class Programs(TarnTest):
@@ -58,12 +62,16 @@ class Programs(TarnTest):
         self.run_sqlite("wal.db", "wal")
         self.finish()
 
+    @staticmethod
+    def git(at, *arguments):
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "gc.auto=0"]
+        return run("git", *identity, "-C", at, *arguments, seconds=900).stdout
+
     def test_git(self):
         repository = self.root / "repository"
 
         def git(*arguments, at=repository):
-            identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "gc.auto=0"]
-            return run("git", *identity, "-C", at, *arguments).stdout
+            return self.git(at, *arguments)
 
         repository.mkdir()
         git("init", "-q", "-b", "main")
@@ -83,6 +91,46 @@ class Programs(TarnTest):
         self.assertEqual(len(git("log", "--oneline", at=self.root / "clone").splitlines()), COMMITS)
         git("checkout", "-q", "HEAD~5", at=self.root / "clone")
         self.assertEqual(git("status", "--porcelain", at=self.root / "clone"), "")
+        self.finish()
+
+    def commits_to_import(self):
+        """A stream for git fast-import: each commit has new content for some of 2,000 files."""
+        for number in range(IMPORTED_COMMITS):
+            yield f"commit refs/heads/main\ncommitter Test <test@example.org> {10**9 + number} +0000\n"
+            yield f"data <<end\nimported {number}\nend\n"
+            for _ in range(self.random.randrange(1, 6)):
+                lines = (b"%d" % self.random.getrandbits(200) for _ in range(self.random.randrange(1, 60)))
+                content = b"\n".join(lines).decode()
+                name = f"d{self.random.randrange(50)}/f{self.random.randrange(40)}"
+                yield f"M 100644 inline {name}\ndata {len(content)}\n{content}\n"
+
+    @unittest.skipUnless(harness.FULL, "takes minutes")
+    def test_a_large_git_repository(self):
+        repository, clone = self.root / "repository", self.root / "clone"
+        repository.mkdir()
+        self.git(repository, "init", "-q", "-b", "main")
+        command = ["git", "-C", repository, "fast-import", "--quiet"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as importer:
+            for words in self.commits_to_import():
+                importer.stdin.write(words)
+            importer.stdin.close()
+            self.assertEqual(importer.wait(900), 0)
+        self.git(repository, "reset", "-q", "--hard")
+        files = sorted(path.relative_to(repository) for path in repository.glob("d*/f*"))
+        for commit in range(COMMITS_ON_TOP):
+            for path in self.random.sample(files, 5):
+                with open(repository / path, "ab") as file:
+                    file.write(b"\n%d" % self.random.getrandbits(5000))
+            self.git(repository, "commit", "-q", "-a", "-m", f"commit {commit}")
+        self.git(repository, "gc", "-q")
+        self.git(repository, "fsck", "--full", "--strict")
+        self.git(self.root, "clone", "-q", "--no-hardlinks", repository, clone)
+        self.git(clone, "fsck", "--full", "--strict")
+        for place in (repository, clone):
+            commits = self.git(place, "rev-list", "--count", "HEAD").strip()
+            self.assertEqual(commits, str(IMPORTED_COMMITS + COMMITS_ON_TOP))
+            self.assertEqual(self.git(place, "status", "--porcelain"), "")
+        self.assertEqual(self.git(repository, "rev-parse", "HEAD"), self.git(clone, "rev-parse", "HEAD"))
         self.finish()
 
     def test_a_shared_mapping(self):

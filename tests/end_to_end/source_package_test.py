@@ -8,7 +8,7 @@ skipped. Only at full size.
 
 import os
 import re
-import sys
+import unittest
 from pathlib import Path
 
 import harness
@@ -39,8 +39,7 @@ def fetch_source(directory):
     options += ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", "APT::Sandbox::User=root"]
     for command in (["update"], ["source", "--download-only", PACKAGE]):
         if run("apt-get", "-qq", *options, *command, expect=None, cwd=directory, seconds=600).returncode != 0:
-            print(f"skipped: the source of {PACKAGE} cannot be fetched here")
-            sys.exit(harness.SKIPPED)
+            raise unittest.SkipTest(f"the source of {PACKAGE} cannot be fetched here")
     return next(path for path in directory.glob(f"{PACKAGE}_*.orig.tar.*") if not path.name.endswith(".asc"))
 
 
