@@ -329,7 +329,8 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
     if (changes.size_bytes) TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
     if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
     begin_change(op, *inode);
-    if (!changes.changed) touch_changed(op, *inode, changes.size_bytes.has_value());
+    const bool comes_with_times = changes.changed || (changes.size_bytes && kernel_keeps_times_);
+    if (!comes_with_times) touch_changed(op, *inode, changes.size_bytes.has_value());
     if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
     if (changes.uid) record.uid = *changes.uid;
     if (changes.gid) record.gid = *changes.gid;

@@ -63,8 +63,7 @@ struct NewNode {
   Caller caller;
 };
 
-// Fields that are absent stay as they are, but for the times of a change: they become now, unless ctime is given. Then
-// the kernel keeps them, and what it does not give stays.
+// Fields that are absent stay as they are, but for the times of a change: they become now, unless ctime is given.
 struct AttributeChanges {
   std::optional<std::uint32_t> mode;  // permissions only; the type stays
   std::optional<std::uint32_t> uid;
@@ -143,8 +142,8 @@ class FileSystem {
                            XattrMode mode) = 0;
   virtual Status remove_xattr(InodeNumber inode, std::string_view name) = 0;
 
-  // From now on the kernel keeps the times of regular files that somebody writes, allocates or copies to, and sends
-  // them with change_attributes(): these calls leave them as they are.
+  // From now on the kernel keeps the times of regular files that somebody writes, allocates, copies to or truncates,
+  // and sends them with change_attributes(): all these leave them as they are.
   virtual void leave_times_to_kernel() = 0;
 
   // Data. read() returns how many bytes it put into `out`, less than out.size() only at the end of the file; it is

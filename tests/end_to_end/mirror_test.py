@@ -191,6 +191,7 @@ class Mirror(TarnTest):
             "allocated": lambda file: os.posix_fallocate(file, 0, 8192),
             "direct": write_past_the_cache,
             "copied": lambda file: os.copy_file_range(origin, file, 4096, 0, 0),
+            "as long": lambda file: os.truncate(f"/proc/self/fd/{file}", 0),
         }
         for name, change in changes.items():
             with self.subTest(name), contextlib.ExitStack() as files:

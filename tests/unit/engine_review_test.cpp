@@ -466,3 +466,38 @@ TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new o
   CHECK(mirror->read(file, 0, std::span(bytes, length)).ok());
   CHECK(std::all_of(bytes, bytes + length, [](std::byte byte) { return byte == std::byte{'o'}; }));
 }
+
+TEST_CASE("times that the kernel keeps are what it sent, whatever is written") {
+  TestVolume test;
+  Volume& volume = *test.volume;
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  const auto send = [&](std::optional<std::uint64_t> size_bytes, std::optional<Timestamp> modified,
+                        std::optional<Timestamp> changed) {
+    AttributeChanges changes;
+    changes.size_bytes = size_bytes;
+    changes.modified = modified;
+    changes.changed = changed;
+    REQUIRE(volume.change_attributes(file, changes).ok());
+  };
+  const auto has = [&](Timestamp modified, Timestamp changed) {
+    const Attributes now = volume.attributes(file).value();
+    return now.modified == modified && now.changed == changed;
+  };
+  const auto write_all_ways = [&] {
+    REQUIRE(test.write(file, 0, std::string(3 * kBlockSize, 'x')).ok());
+    REQUIRE(volume.fallocate(file, 0, kBlockSize, {.keep_size = true, .zero_range = true}).ok());
+    REQUIRE(volume.copy_range(file, kBlockSize, file, 4 * kBlockSize, kBlockSize).ok());
+  };
+  send({}, Timestamp{1000, 1}, Timestamp{1000, 2});
+  write_all_ways();
+  CHECK_FALSE(has({1000, 1}, {1000, 2}));
+  volume.leave_times_to_kernel();
+  send({}, Timestamp{1000, 1}, Timestamp{1000, 2});
+  write_all_ways();
+  CHECK(has({1000, 1}, {1000, 2}));
+  // A truncate(2) to the size that the file has: no times come with it.
+  send(5 * kBlockSize, {}, {});
+  CHECK(has({1000, 1}, {1000, 2}));
+  send(5 * kBlockSize, {}, Timestamp{1001, 3});
+  CHECK(has({1000, 1}, {1001, 3}));
+}
