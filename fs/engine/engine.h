@@ -203,6 +203,7 @@ class Engine final : public Volume {
     unsigned count = 0;
     std::uint64_t orphans_blocks = 0;  // at the last one
   };
+  void warn_of_pins_given_up(std::uint64_t now_ns);
   bool make_space(SpaceAttempts& attempts, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
   Status find_space(std::uint64_t blocks);
   std::uint64_t orphans_blocks_left() TARNFS_EXCLUDES(usage_mutex_);
@@ -465,10 +466,11 @@ class Engine final : public Volume {
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
   std::unique_ptr<ShareMap> shares_;
-  Mutex reserves_mutex_;                       // the ledger's reserves; they are read without it
-  std::atomic<bool> sharing_{false};           // the ledger keeps what the share map may need; set under it
-  std::optional<Error> unwritable_;            // why a read-only volume must stay one; before the threads
-  std::atomic<std::uint64_t> held_blocks_{0};  // freed, but kept for a root that somebody reads
+  Mutex reserves_mutex_;                           // the ledger's reserves; they are read without it
+  std::atomic<bool> sharing_{false};               // the ledger keeps what the share map may need; set under it
+  std::optional<Error> unwritable_;                // why a read-only volume must stay one; before the threads
+  std::atomic<std::uint64_t> pins_warning_ns_{0};  // when it was last said that pins were given up; 0: never
+  std::atomic<std::uint64_t> held_blocks_{0};      // freed, but kept for a root that somebody reads
   // With `held_blocks_` and the ledger it is changed under the lock when a root is published, so that usage() never
   // counts twice.
   Mutex usage_mutex_;

@@ -6,6 +6,16 @@
 
 namespace tarnfs {
 
+// Whoever goes on writing to a full volume finds it full again with every operation: it is said once a minute.
+void Engine::warn_of_pins_given_up(std::uint64_t now_ns) {
+  constexpr std::uint64_t kIntervalNs = 60'000'000'000;
+  std::uint64_t warned_ns = pins_warning_ns_.load();
+  if (warned_ns != 0 && now_ns - warned_ns < kIntervalNs) return;
+  if (!pins_warning_ns_.compare_exchange_strong(warned_ns, now_ns)) return;
+  log_warning(device_.name() +
+              " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
+}
+
 // Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
 bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
   constexpr unsigned kAttemptsMax = 3;
@@ -15,11 +25,8 @@ bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
   const bool orphans_shrink = orphans_blocks < attempts.orphans_blocks;
   attempts.orphans_blocks = orphans_blocks;
   if (!orphans_shrink && attempts.count++ >= kAttemptsMax) return false;
-  if (attempts.count == 2 && held_blocks_ > 0 && pins_.give_up_all() > 0) {
-    log_warning(device_.name() +
-                " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
-  }
   const std::uint64_t began_ns = clock_.monotonic_ns();
+  if (attempts.count == 2 && held_blocks_ > 0 && pins_.give_up_all() > 0) warn_of_pins_given_up(began_ns);
   const Status taken = request_cp(true);
   wait.waited_ns += clock_.monotonic_ns() - began_ns;
   return taken.ok();
