@@ -96,6 +96,8 @@ StatusReport report_of(const Json& json) {
   report.cp_lock_longest_ns = json.value("cp_lock_longest_ns", std::uint64_t{0});
   report.fsync_cp_count = json.value("fsync_cp_count", std::uint64_t{0});
   report.transport = json.value("transport", "");
+  report.kernel_asked_count = json.value("kernel_asked_count", std::uint64_t{0});
+  report.kernel_late_count = json.value("kernel_late_count", std::uint64_t{0});
   report.errors = json.value("errors", std::uint64_t{0});
   report.read_only = json.value("read_only", false);
   report.closing = json.value("closing", false);
@@ -144,6 +146,8 @@ std::string to_json(const StatusReport& report) {
       {"cp_lock_longest_ns", report.cp_lock_longest_ns},
       {"fsync_cp_count", report.fsync_cp_count},
       {"transport", report.transport},
+      {"kernel_asked_count", report.kernel_asked_count},
+      {"kernel_late_count", report.kernel_late_count},
       {"errors", report.errors},
       {"read_only", report.read_only},
       {"closing", report.closing},

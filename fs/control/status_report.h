@@ -61,6 +61,10 @@ struct StatusReport {
   std::uint64_t cp_lock_longest_ns = 0;  // the longest that one held an inode's lock
   std::uint64_t fsync_cp_count = 0;  // batches of fsyncs that waited for one because the journal could not take them
   std::string transport = "classic";
+  // Of a mirror's mount: requests for what the kernel keeps, and states that were shown before the kernel had dropped
+  // all that they made untrue.
+  std::uint64_t kernel_asked_count = 0;
+  std::uint64_t kernel_late_count = 0;
   std::uint64_t errors = 0;
   bool read_only = false;
   bool closing = false;     // the mount is gone and the last consistency point is being taken

@@ -98,6 +98,7 @@ class Engine final : public Volume {
   Status settle_usage() override;
   bool takes_changes() const override { return mode_ == VolumeMode::kReadWrite; }
   bool read_only() const override { return !takes_changes() || stopped_; }
+  std::uint64_t view() const override { return view_.load(); }
   Status fsync(InodeNumber inode, bool data_only) override;
   Result<Cp> consistency_point() override;
   Result<std::uint64_t> trim(const TrimRange& range) override;
@@ -127,9 +128,7 @@ class Engine final : public Volume {
   void leave_times_to_kernel() override { kernel_keeps_times_ = true; }
   Status close() override;
   VolumeStatus status() override;
-  void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) override {
-    view_listener_ = std::move(listener);
-  }
+  void set_view_listener(ViewListener* listener) override { view_listener_ = listener; }
 
  private:
   friend class ConsistencyPoint;
@@ -381,6 +380,10 @@ class Engine final : public Volume {
   void release_superseded(std::uint64_t generation);
   Status wait_until_published(std::uint64_t generation) TARNFS_EXCLUDES(cp_mutex_);
 
+  // The mirror's view (engine_mirror.cpp).
+  bool is_known(InodeNumber number) { return number == kRootDirectory || !lookups_.is_zero(number); }
+  ViewChange change_of_view(const RootBlock& next);
+
   // Trimming (engine_trim.cpp).
   Result<std::uint64_t> trim_run(std::uint64_t first, std::uint64_t end);
   Result<FreeMap::FreeRun> trim_chunk(std::uint64_t from, std::uint64_t end);
@@ -500,7 +503,7 @@ class Engine final : public Volume {
   Histogram dirty_wait_;  // for the dirty limit; who did not wait for that is not counted
   std::thread cp_thread_;
 
-  std::function<void(const std::vector<InodeNumber>&)> view_listener_;  // set before the first adopt()
+  ViewListener* view_listener_ = nullptr;  // of the thread that calls adopt()
 };
 
 template <class Body>

@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <bitset>
 #include <cstring>
+#include <limits>
 #include <unordered_map>
 
+#include "common/log.h"
 #include "fs/engine/engine.h"
+#include "fs/engine/view_difference.h"
 
 namespace tarnfs {
 namespace {
@@ -24,6 +27,15 @@ class DeviceSource final : public BlockSource {
   BlockDevice& device_;
   BlockPointer last_pointer_;  // a visitor asks for a node right before its children are looked at
   PageRef last_page_;
+};
+
+class CachedSource final : public BlockSource {
+ public:
+  explicit CachedSource(BlockCache& cache) : cache_(cache) {}
+  Result<PageRef> get(const BlockPointer& pointer) override { return cache_.load(pointer); }
+
+ private:
+  BlockCache& cache_;
 };
 
 // Data blocks that were visited: others may refer to them too.
@@ -118,23 +130,36 @@ Result<BlockWrite> Engine::read_listed(const RootBlock& root, const BlockPointer
   return BlockWrite{Address{block.address}, block.checksum, *std::move(page)};
 }
 
-// Changed are the inodes whose records stand in blocks of the inode file that the two roots do not share.
+// What is known of the view that is left and will not be true in `next`. Both can be read.
+ViewChange Engine::change_of_view(const RootBlock& next) {
+  CachedSource source(cache_);
+  const auto known = [this](InodeNumber number) { return is_known(number); };
+  ViewDifferenceLimits limits;
+  if (!view_listener_->forgets_all_names()) {
+    limits.blocks_max = limits.names_bytes_max = std::numeric_limits<std::uint64_t>::max();
+  }
+  auto difference = view_difference(newest_root(), next, source, known, limits);
+  if (difference.ok()) return std::move(difference).value();
+  if (difference.error().code() != ErrorCode::kCanceled) {
+    log_error("what cp " + std::to_string(next.cp) + " changes: " + difference.error().describe());
+  }
+  ViewChange everything;
+  everything.all_names = true;
+  everything.is_known = known;
+  for (const InodeNumber number : lookups_.held()) everything.inodes.push_back({number, {}});
+  everything.inodes.push_back({kRootDirectory, {}});
+  for (ViewChange::Inode& inode : everything.inodes) inode.pages.add(0, kEndOfFile);
+  return everything;
+}
+
 Status Engine::adopt(const RootBlock& root) {
   TARNFS_ASSERT(mode_ == VolumeMode::kMirror);
-  const RootBlock old = newest_root();
   TARNFS_ASSIGN(Superblock superblock, read_superblock(device_));
   // The image's follows a root that is larger.
   if (superblock.size_blocks != root.size_blocks) superblock = grown(superblock, root.size_blocks);
-  std::vector<InodeNumber> changed{kRootDirectory};
-  if (view_listener_ && old.cp != 0) {
-    const auto note = [&](std::uint64_t index) -> Status {
-      for (std::size_t slot = 0; slot < kInodesPerBlock; ++slot) {
-        changed.push_back(InodeNumber{index * kInodesPerBlock + slot});
-      }
-      return {};
-    };
-    DeviceSource source(device_);
-    TARNFS_TRY(visit_differences(tree_of(old.inode_file), tree_of(root.inode_file), source, note));
+  if (view_listener_ != nullptr) {
+    view_listener_->prepare();
+    view_listener_->forget(change_of_view(root));
   }
   gate_.close();
   {
@@ -146,21 +171,13 @@ Status Engine::adopt(const RootBlock& root) {
   inodes_.clear();
   view_.fetch_add(1);
   gate_.open();
-  if (view_listener_) view_listener_(changed);
+  if (view_listener_ != nullptr) view_listener_->finish();
   return {};
 }
 
 Result<bool> Engine::in_use(Address address) {
   const RootBlock root = newest_root();
   if (root.cp == 0 || !is_data_address(address, root.size_blocks)) return false;
-  class CachedSource final : public BlockSource {
-   public:
-    explicit CachedSource(BlockCache& cache) : cache_(cache) {}
-    Result<PageRef> get(const BlockPointer& pointer) override { return cache_.load(pointer); }
-
-   private:
-    BlockCache& cache_;
-  };
   CachedSource source(cache_);
   return is_block_used(tree_of(root.free_map), address, source);
 }

@@ -173,6 +173,8 @@ class FileSystem {
   virtual bool takes_changes() const = 0;
   // Also true when it stopped.
   virtual bool read_only() const = 0;
+  // Grows when the file system has changed by itself: when a mirror shows another state.
+  virtual std::uint64_t view() const { return 0; }
   virtual Status fsync(InodeNumber inode, bool data_only) = 0;
   // Takes a consistency point of everything done before the call and waits until it is durable here.
   virtual Result<Cp> consistency_point() = 0;

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "common/flat_map.h"
 #include "common/mutex.h"
@@ -38,6 +39,17 @@ class LookupCounts {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
     return shard.counts.find(inode.value) == nullptr;
+  }
+  // All that are held at some moment during the call.
+  std::vector<InodeNumber> held() {
+    std::vector<InodeNumber> numbers;
+    for (Shard& shard : shards_) {
+      MutexLock lock(shard.mutex);
+      for (std::size_t i = 0; i < shard.counts.slot_count(); ++i) {
+        if (const std::uint64_t key = shard.counts.slot_at(i).key; key != 0) numbers.push_back(InodeNumber{key});
+      }
+    }
+    return numbers;
   }
 
  private:

@@ -14,6 +14,7 @@
 #include "common/replication.h"
 #include "common/result.h"
 #include "fs/engine/file_system.h"
+#include "fs/engine/view_change.h"
 
 namespace tarnfs {
 
@@ -82,9 +83,8 @@ class Volume : public FileSystem, public ReplicationSource, public MirrorTarget 
   // stops without one.
   virtual Status close() = 0;
   virtual VolumeStatus status() = 0;
-  // Called (from any thread, under no lock) after adopt() moved a mirror's view: `changed` are inodes of the old view
-  // whose content, attributes or names may differ now. Set before the first adopt().
-  virtual void on_view_changed(std::function<void(const std::vector<InodeNumber>& changed)> listener) = 0;
+  // Who keeps answers of a mirror's view; null: nobody. Not while adopt() runs; `listener` outlives it.
+  virtual void set_view_listener(ViewListener* listener) = 0;
 };
 
 }  // namespace tarnfs

@@ -39,7 +39,7 @@ void answer_open(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) {
     reply_error(request, allowed.error());
     return;
   }
-  file->keep_cache = !front_end.revalidate;
+  file->keep_cache = true;
   fuse_reply_open(request, file);
 }
 
@@ -53,6 +53,9 @@ void answer_flush(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*fi
 }
 
 void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset) {
+  if (KernelCache* const cache = front_end_of(request).kernel_cache; cache != nullptr) {
+    cache->before_read(inode_of(inode), static_cast<std::uint64_t>(offset), size);
+  }
   const std::span<std::byte> buffer = reply_buffer(request, size);
   const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer);
   if (!bytes.ok()) {

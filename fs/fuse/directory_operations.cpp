@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ void answer_opendir(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* fi
     fuse_reply_err(request, ENOSYS);
     return;
   }
-  file->cache_readdir = !front_end.revalidate;
+  // Nothing tells the kernel that a listing is not true any more before it has put it into its cache.
+  file->cache_readdir = front_end.kernel_cache == nullptr;
   fuse_reply_open(request, file);
 }
 
@@ -46,6 +48,7 @@ class Listing {
   char* free_space() { return reinterpret_cast<char*>(buffer_.data()) + used_bytes_; }
   std::size_t free_bytes() const { return buffer_.size() - used_bytes_; }
   void take(std::size_t bytes) { used_bytes_ += bytes; }
+  void clear() { used_bytes_ = 0; }
   // Answers the request: an error only counts when there is no entry to hand out before it. True when the kernel took
   // the reply.
   bool reply(const Status& status) {
@@ -62,30 +65,45 @@ class Listing {
   std::size_t used_bytes_ = 0;
 };
 
+// A reply has entries of one view: it is made again when that has moved on meanwhile. What was read stays in memory, so
+// the next round is faster. `list` begins anew each time.
+Status list_in_one_view(const FileSystem& file_system, const std::function<Status()>& list) {
+  for (;;) {
+    const std::uint64_t view = file_system.view();
+    Status status = list();
+    const bool is_put_off = !status.ok() && status.error().code() == ErrorCode::kWouldWait;
+    if (is_put_off || file_system.view() == view) return status;
+  }
+}
+
 void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie, fuse_file_info* /*file*/) {
   Listing listing(request, size);
-  const Status status = file_system_of(request).list(
-      inode_of(inode), static_cast<std::uint64_t>(cookie), [&](const DirectoryEntry& entry) {
-        const std::string name(entry.name);
-        const struct stat attributes = stat_of_entry(entry);
-        const std::size_t bytes = fuse_add_direntry(request, listing.free_space(), listing.free_bytes(), name.c_str(),
-                                                    &attributes, static_cast<off_t>(entry.next_cookie));
-        if (bytes > listing.free_bytes()) return false;
-        listing.take(bytes);
-        return true;
-      });
-  listing.reply(status);
+  const auto add = [&](const DirectoryEntry& entry) {
+    const std::string name(entry.name);
+    const struct stat attributes = stat_of_entry(entry);
+    const std::size_t bytes = fuse_add_direntry(request, listing.free_space(), listing.free_bytes(), name.c_str(),
+                                                &attributes, static_cast<off_t>(entry.next_cookie));
+    if (bytes > listing.free_bytes()) return false;
+    listing.take(bytes);
+    return true;
+  };
+  FileSystem& file_system = file_system_of(request);
+  listing.reply(list_in_one_view(file_system, [&] {
+    listing.clear();
+    return file_system.list(inode_of(inode), static_cast<std::uint64_t>(cookie), add);
+  }));
 }
 
 // Fills in the entry of READDIRPLUS. Returns false when the name is gone since it was listed; fails only with
 // kWouldWait.
-Result<bool> fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed, fuse_entry_param& entry) {
+Result<bool> fill_entry(FileSystem& file_system, const KernelCache::Answer& answer, const DirectoryEntry& listed,
+                        fuse_entry_param& entry) {
   entry = fuse_entry_param{};
   entry.attr = stat_of_entry(listed);
   if (listed.name == "." || listed.name == "..") return true;  // number 0: the kernel takes no lookup
-  const auto attributes = front_end.file_system.attributes_with_lookup(listed.inode);
+  const auto attributes = file_system.attributes_with_lookup(listed.inode);
   if (attributes.ok()) {
-    entry = entry_of(front_end, *attributes);
+    entry = entry_of(answer, *attributes);
     return true;
   }
   const ErrorCode code = attributes.error().code();
@@ -94,30 +112,64 @@ Result<bool> fill_entry(const FrontEnd& front_end, const DirectoryEntry& listed,
   return code != ErrorCode::kNotFound && code != ErrorCode::kStale;
 }
 
+class ListingPlus {
+ public:
+  ListingPlus(fuse_req_t request, std::size_t size)
+      : request_(request),
+        file_system_(file_system_of(request)),
+        answer_(answer_to(request)),
+        listing_(request, size) {}
+
+  Status fill(InodeNumber directory, std::uint64_t cookie) {
+    give_back();
+    listing_.clear();
+    Status cut_short;
+    const Status status = file_system_.list(directory, cookie, [&](const DirectoryEntry& listed) {
+      const auto added = add(listed);
+      if (!added.ok()) cut_short = added.error();
+      return added.ok() && *added;
+    });
+    return cut_short.ok() ? status : cut_short;
+  }
+
+  void reply(const Status& status) {
+    if (!listing_.reply(status)) give_back();
+  }
+
+ private:
+  // False when there is no room for it. Fails only with kWouldWait.
+  Result<bool> add(const DirectoryEntry& listed) {
+    const std::string name(listed.name);
+    const std::size_t bytes = fuse_add_direntry_plus(request_, nullptr, 0, name.c_str(), nullptr, 0);
+    if (bytes > listing_.free_bytes()) return false;
+    fuse_entry_param entry{};
+    TARNFS_ASSIGN(const bool filled, fill_entry(file_system_, answer_, listed, entry));
+    if (!filled) return true;
+    if (entry.ino != 0) looked_up_.push_back(inode_of(entry.ino));
+    fuse_add_direntry_plus(request_, listing_.free_space(), listing_.free_bytes(), name.c_str(), &entry,
+                           static_cast<off_t>(listed.next_cookie));
+    listing_.take(bytes);
+    return true;
+  }
+
+  // Lookups that the kernel has not been told of.
+  void give_back() {
+    for (const InodeNumber number : looked_up_) file_system_.forget(number, 1);
+    looked_up_.clear();
+  }
+
+  fuse_req_t request_;
+  FileSystem& file_system_;
+  const KernelCache::Answer answer_;
+  Listing listing_;
+  std::vector<InodeNumber> looked_up_;
+};
+
 void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie,
                         fuse_file_info* /*file*/) {
-  FrontEnd& front_end = front_end_of(request);
-  Listing listing(request, size);
-  std::vector<InodeNumber> looked_up;
-  Status cut_short;
-  const Status status = front_end.file_system.list(
-      inode_of(inode), static_cast<std::uint64_t>(cookie), [&](const DirectoryEntry& listed) {
-        const std::string name(listed.name);
-        const std::size_t bytes = fuse_add_direntry_plus(request, nullptr, 0, name.c_str(), nullptr, 0);
-        if (bytes > listing.free_bytes()) return false;
-        fuse_entry_param entry{};
-        const auto filled = fill_entry(front_end, listed, entry);
-        if (!filled.ok()) cut_short = filled.error();
-        if (!cut_short.ok()) return false;
-        if (!*filled) return true;
-        if (entry.ino != 0) looked_up.push_back(inode_of(entry.ino));
-        fuse_add_direntry_plus(request, listing.free_space(), listing.free_bytes(), name.c_str(), &entry,
-                               static_cast<off_t>(listed.next_cookie));
-        listing.take(bytes);
-        return true;
-      });
-  if (listing.reply(cut_short.ok() ? status : cut_short)) return;
-  for (const InodeNumber number : looked_up) front_end.file_system.forget(number, 1);
+  ListingPlus listing(request, size);
+  listing.reply(list_in_one_view(file_system_of(request),
+                                 [&] { return listing.fill(inode_of(inode), static_cast<std::uint64_t>(cookie)); }));
 }
 
 }  // namespace

@@ -63,13 +63,21 @@ struct stat stat_of(const Attributes& attributes) {
   return result;
 }
 
-fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attributes) {
+KernelCache::Answer answer_to(fuse_req_t request) {
+  return KernelCache::Answer(front_end_of(request).kernel_cache);
+}
+
+double kept_seconds(const KernelCache::Answer& answer) {
+  return answer.may_be_kept() ? kKeptSeconds : 0;
+}
+
+fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes) {
   fuse_entry_param entry{};
   entry.ino = attributes.inode.value;
   entry.generation = 1;  // inode numbers are never reused
   entry.attr = stat_of(attributes);
-  entry.attr_timeout = front_end.timeout_seconds;
-  entry.entry_timeout = front_end.timeout_seconds;
+  entry.attr_timeout = kept_seconds(answer);
+  entry.entry_timeout = entry.attr_timeout;
   return entry;
 }
 
@@ -90,23 +98,23 @@ void reply_status(fuse_req_t request, const Status& status) {
   fuse_reply_err(request, 0);
 }
 
-void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes) {
+void reply_attributes(fuse_req_t request, const KernelCache::Answer& answer, const Result<Attributes>& attributes) {
   if (!attributes.ok()) {
     reply_error(request, attributes.error());
     return;
   }
   const struct stat converted = stat_of(*attributes);
-  fuse_reply_attr(request, &converted, front_end_of(request).timeout_seconds);
+  fuse_reply_attr(request, &converted, kept_seconds(answer));
 }
 
-void reply_entry(fuse_req_t request, const Result<Attributes>& attributes) {
+void reply_entry(fuse_req_t request, const KernelCache::Answer& answer, const Result<Attributes>& attributes) {
   if (!attributes.ok()) {
     reply_error(request, attributes.error());
     return;
   }
-  FrontEnd& front_end = front_end_of(request);
-  const fuse_entry_param entry = entry_of(front_end, *attributes);
-  if (fuse_reply_entry(request, &entry) != 0) front_end.file_system.forget(attributes->inode, 1);
+  FileSystem& file_system = file_system_of(request);
+  const fuse_entry_param entry = entry_of(answer, *attributes);
+  if (fuse_reply_entry(request, &entry) != 0) file_system.forget(attributes->inode, 1);
 }
 
 std::span<std::byte> thread_buffer(std::size_t size) {

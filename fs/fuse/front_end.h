@@ -18,10 +18,14 @@
 #include "fs/engine/file_system.h"
 #include "fs/fuse/device_requests.h"
 #include "fs/fuse/failed_writes.h"
+#include "fs/fuse/kernel_cache.h"
 
 namespace tarnfs {
 
 class WaitingPool;
+
+// How long the kernel may believe names, missing names and attributes.
+inline constexpr double kKeptSeconds = 24 * 3600;
 
 inline constexpr unsigned kTransferMaxBytes = 1U << 20;  // of one READ or WRITE
 
@@ -29,8 +33,7 @@ struct FrontEnd {
   explicit FrontEnd(FileSystem& served) : file_system(served) {}
 
   FileSystem& file_system;
-  bool revalidate = false;
-  double timeout_seconds = 0;  // how long the kernel may believe names, missing names and attributes
+  KernelCache* kernel_cache = nullptr;  // of a file system that changes by itself
   // Opens are asked for, because files may be immutable or append-only.
   bool checks_opens = false;
   // The kernel opens by itself once an open was answered with ENOSYS.
@@ -60,14 +63,17 @@ inline InodeNumber inode_of(fuse_ino_t number) {
 }
 
 struct stat stat_of(const Attributes& attributes);
-fuse_entry_param entry_of(const FrontEnd& front_end, const Attributes& attributes);
+// What is asked for on behalf of a request is answered inside its scope.
+KernelCache::Answer answer_to(fuse_req_t request);
+double kept_seconds(const KernelCache::Answer& answer);
+fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes);
 
 // Each answers the request, unless the error is kWouldWait: then it is put off (put_off.h).
 void reply_error(fuse_req_t request, const Error& error);
 void reply_status(fuse_req_t request, const Status& status);
-void reply_attributes(fuse_req_t request, const Result<Attributes>& attributes);
+void reply_attributes(fuse_req_t request, const KernelCache::Answer& answer, const Result<Attributes>& attributes);
 // Gives the lookup back when the kernel did not take the reply.
-void reply_entry(fuse_req_t request, const Result<Attributes>& attributes);
+void reply_entry(fuse_req_t request, const KernelCache::Answer& answer, const Result<Attributes>& attributes);
 
 // A buffer of at least `size` bytes, 4096-aligned, that belongs to this thread until the next call.
 std::span<std::byte> thread_buffer(std::size_t size);

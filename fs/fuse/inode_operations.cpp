@@ -27,7 +27,8 @@ void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) 
       return;
     }
   }
-  reply_attributes(request, file_system_of(request).attributes(inode_of(inode)));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_attributes(request, answer, file_system_of(request).attributes(inode_of(inode)));
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
@@ -37,6 +38,7 @@ statx_timestamp statx_time_of(const Timestamp& time) {
 
 // Asked for instead of GETATTR by who wants to know the time of birth.
 void answer_statx(fuse_req_t request, fuse_ino_t inode, int /*flags*/, int /*mask*/, fuse_file_info* /*file*/) {
+  const KernelCache::Answer answer = answer_to(request);
   const auto attributes = file_system_of(request).attributes(inode_of(inode));
   if (!attributes.ok()) {
     reply_error(request, attributes.error());
@@ -59,7 +61,7 @@ void answer_statx(fuse_req_t request, fuse_ino_t inode, int /*flags*/, int /*mas
   result.stx_mtime = statx_time_of(attributes->modified);
   result.stx_ctime = statx_time_of(attributes->changed);
   result.stx_btime = statx_time_of(attributes->born);
-  fuse_reply_statx(request, 0, &result, front_end_of(request).timeout_seconds);
+  fuse_reply_statx(request, 0, &result, kept_seconds(answer));
 }
 #endif
 
@@ -109,7 +111,8 @@ void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, i
     reply_error(request, dropped.error());
     return;
   }
-  reply_attributes(request, file_system_of(request).change_attributes(inode_of(inode), changes));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_attributes(request, answer, file_system_of(request).change_attributes(inode_of(inode), changes));
 }
 
 void answer_readlink(fuse_req_t request, fuse_ino_t inode) {

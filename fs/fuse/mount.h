@@ -15,15 +15,16 @@
 // io_uring where it cannot be had and must.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/result.h"
 #include "fs/engine/file_system.h"
+#include "fs/engine/view_change.h"
 
 namespace tarnfs {
 
@@ -36,7 +37,8 @@ struct FuseMountOptions {
   // The source is a block device, and the caller root: the kernel claims it for the time of the mount, sync(2) and
   // syncfs(2) wait for a consistency point where the library passes them on, and unmounting waits for on_unmount.
   bool on_block_device = false;
-  bool revalidate = false;    // the file system changes by itself (a mirror): the kernel asks again on every call
+  // The file system changes by itself (a mirror), and says so to view_listener().
+  bool changes_by_itself = false;
   bool checks_opens = false;  // the kernel asks for each open, and what is immutable or append-only is protected
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
   IoUring io_uring = IoUring::kAuto;        // kAuto: where this libfuse and this kernel have it
@@ -50,6 +52,12 @@ struct FuseMountEvents {
   // when the mount ends in another way.
   std::function<void()> on_unmount;
   std::function<void()> on_end;  // once, after the session's last request
+};
+
+// Of a mount whose file system changes by itself.
+struct KernelCacheStatus {
+  std::uint64_t asked_count = 0;  // requests for what the kernel keeps: lookups, attributes, listings, reads
+  std::uint64_t late_count = 0;   // changes that were shown before the kernel had dropped all that they made untrue
 };
 
 class FuseMount {
@@ -70,8 +78,9 @@ class FuseMount {
   virtual bool ended() const = 0;
   // How requests come, as it was agreed with the kernel: "io_uring" or "classic".
   virtual std::string_view transport() const = 0;
-  // Makes the kernel forget content and attributes of these inodes. The caller holds no lock that a request needs.
-  virtual void invalidate(std::span<const InodeNumber> inodes) = 0;
+  // Who is to be told of a file system's changes; null unless it changes by itself. Good as long as the mount.
+  virtual ViewListener* view_listener() = 0;
+  virtual KernelCacheStatus kernel_cache_status() const = 0;
 };
 
 }  // namespace tarnfs

@@ -30,19 +30,21 @@ Result<Attributes> look_up_by_number(FileSystem& file_system, InodeNumber inode)
 
 void answer_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   if (refuse_long_name(request, name)) return;
-  FrontEnd& front_end = front_end_of(request);
+  FileSystem& file_system = file_system_of(request);
+  const KernelCache::Answer answer = answer_to(request);
   if (std::string_view(name) == ".") {
-    reply_entry(request, look_up_by_number(front_end.file_system, inode_of(parent)));
+    reply_entry(request, answer, look_up_by_number(file_system, inode_of(parent)));
     return;
   }
-  const auto found = front_end.file_system.lookup(inode_of(parent), name);
-  if (!found.ok() && found.error().code() == ErrorCode::kNotFound && front_end.timeout_seconds > 0) {
+  const auto found = file_system.lookup(inode_of(parent), name);
+  if (!found.ok() && found.error().code() == ErrorCode::kNotFound) {
+    answer.note_missing(inode_of(parent));
     fuse_entry_param missing{};
-    missing.entry_timeout = front_end.timeout_seconds;
+    missing.entry_timeout = kept_seconds(answer);
     fuse_reply_entry(request, &missing);
     return;
   }
-  reply_entry(request, found);
+  reply_entry(request, answer, found);
 }
 
 // Over io_uring forgets still come by /dev/fuse, where waking a thread for each costs more than all else that the
@@ -73,13 +75,15 @@ void answer_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_
     node.device_major = major(device);
     node.device_minor = minor(device);
   }
-  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_entry(request, answer, file_system_of(request).make_node(inode_of(parent), name, node));
 }
 
 void answer_mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
   if (refuse_long_name(request, name)) return;
   const NewNode node{.mode = S_IFDIR | (mode & 07777U), .caller = caller_of(request)};
-  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_entry(request, answer, file_system_of(request).make_node(inode_of(parent), name, node));
 }
 
 void answer_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
@@ -89,7 +93,8 @@ void answer_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, c
     return;
   }
   const NewNode node{.mode = S_IFLNK | 0777U, .symlink_target = target, .caller = caller_of(request)};
-  reply_entry(request, file_system_of(request).make_node(inode_of(parent), name, node));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_entry(request, answer, file_system_of(request).make_node(inode_of(parent), name, node));
 }
 
 void answer_unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -126,26 +131,29 @@ void answer_rename(fuse_req_t request, fuse_ino_t from, const char* from_name, f
 
 void answer_link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
   if (refuse_long_name(request, name)) return;
-  reply_entry(request, file_system_of(request).link(inode_of(inode), inode_of(parent), name));
+  const KernelCache::Answer answer = answer_to(request);
+  reply_entry(request, answer, file_system_of(request).link(inode_of(inode), inode_of(parent), name));
 }
 
 NewNode new_file(fuse_req_t request, mode_t mode) {
   return NewNode{.mode = S_IFREG | (mode & 07777U), .caller = caller_of(request)};
 }
 
-void reply_new_file(fuse_req_t request, const Result<Attributes>& made, fuse_file_info* file) {
-  FrontEnd& front_end = front_end_of(request);
+void reply_new_file(fuse_req_t request, const KernelCache::Answer& answer, const Result<Attributes>& made,
+                    fuse_file_info* file) {
   if (!made.ok()) {
     reply_error(request, made.error());
     return;
   }
-  const fuse_entry_param entry = entry_of(front_end, *made);
-  file->keep_cache = !front_end.revalidate;
-  if (fuse_reply_create(request, &entry, file) != 0) front_end.file_system.forget(made->inode, 1);
+  const fuse_entry_param entry = entry_of(answer, *made);
+  file->keep_cache = true;
+  if (fuse_reply_create(request, &entry, file) != 0) file_system_of(request).forget(made->inode, 1);
 }
 
 void answer_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_file_info* file) {
-  reply_new_file(request, file_system_of(request).make_unnamed(inode_of(parent), new_file(request, mode)), file);
+  const KernelCache::Answer answer = answer_to(request);
+  reply_new_file(request, answer, file_system_of(request).make_unnamed(inode_of(parent), new_file(request, mode)),
+                 file);
 }
 
 void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file) {
@@ -160,7 +168,9 @@ void answer_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode
     return;
   }
   if (refuse_long_name(request, name)) return;
-  reply_new_file(request, file_system_of(request).make_node(inode_of(parent), name, new_file(request, mode)), file);
+  const KernelCache::Answer answer = answer_to(request);
+  reply_new_file(request, answer, file_system_of(request).make_node(inode_of(parent), name, new_file(request, mode)),
+                 file);
 }
 
 template <class Operations>

@@ -26,7 +26,6 @@
 namespace tarnfs {
 namespace {
 
-constexpr double kTimeoutSeconds = 24 * 3600;
 // Writeback that waits for the disk leaves threads for the others.
 constexpr unsigned kBackgroundMax = 12;
 
@@ -102,6 +101,23 @@ bool ask_for(fuse_conn_info& connection, unsigned capability, bool wanted) {
 }
 #endif
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+bool can_drop_all_names(const fuse_conn_info& connection) {
+  constexpr unsigned kMinorWithEpochs = 44;
+  return connection.proto_minor >= kMinorWithEpochs;
+}
+int drop_all_names(fuse_session* session) {
+  return fuse_lowlevel_notify_increment_epoch(session);
+}
+#else
+bool can_drop_all_names(const fuse_conn_info& /*connection*/) {
+  return false;
+}
+int drop_all_names(fuse_session* /*session*/) {
+  return -ENOSYS;
+}
+#endif
+
 // Whether set-user-id bits are ours to drop.
 bool take_privileges(const FrontEnd& front_end, [[maybe_unused]] fuse_conn_info& connection) {
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
@@ -113,7 +129,7 @@ bool take_privileges(const FrontEnd& front_end, [[maybe_unused]] fuse_conn_info&
 }
 
 void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
-  const bool ours_alone = !front_end.revalidate;
+  const bool ours_alone = front_end.kernel_cache == nullptr;
   for (const auto capability :
        {FUSE_CAP_ASYNC_READ, FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_IOCTL_DIR, FUSE_CAP_EXPORT_SUPPORT,
         FUSE_CAP_READDIRPLUS, FUSE_CAP_READDIRPLUS_AUTO, FUSE_CAP_POSIX_ACL, FUSE_CAP_DONT_MASK}) {
@@ -124,8 +140,10 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
 #endif
   front_end.kernel_writes_back = ask_for(connection, FUSE_CAP_WRITEBACK_CACHE, ours_alone);
   if (front_end.kernel_writes_back) front_end.file_system.leave_times_to_kernel();
-  ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, ours_alone);
-  ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, !ours_alone);
+  ask_for(connection, FUSE_CAP_CACHE_SYMLINKS, true);
+  // The kernel would drop all pages of a file for a new time or size. It is told which ones are not true any more.
+  ask_for(connection, FUSE_CAP_AUTO_INVAL_DATA, false);
+  ask_for(connection, FUSE_CAP_EXPLICIT_INVAL_DATA, !ours_alone);
   // After an asynchronous O_DIRECT write the kernel would leave old pages in its cache. An open must be able to go
   // without a request, so O_TRUNC comes as SETATTR. Data is checksummed, so it must be in memory: splice only costs.
   for (const auto capability : {FUSE_CAP_ASYNC_DIO, FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_SPLICE_READ,
@@ -137,11 +155,11 @@ void negotiate(FrontEnd& front_end, fuse_conn_info& connection) {
   connection.max_background = kBackgroundMax;
   connection.congestion_threshold = kBackgroundMax * 3 / 4;
   connection.time_gran = 1;
-  // An open that revalidates drops what is cached, which takes a request.
-  front_end.open_is_silent =
-      ours_alone && !front_end.checks_opens && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  front_end.open_is_silent = !front_end.checks_opens && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   front_end.drops_privileges = take_privileges(front_end, connection);
+  // The kernel caches listings of directories that it opens by itself.
   front_end.open_directory_is_silent = ours_alone && (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
+  if (front_end.kernel_cache != nullptr) front_end.kernel_cache->set_drops_all_names(can_drop_all_names(connection));
 }
 
 // As many as libfuse's queues take: one for each processor, of 8 requests.
@@ -160,9 +178,7 @@ class FuseSession final : public FuseMount {
  public:
   FuseSession(FileSystem& file_system, const FuseMountOptions& options, FuseMountEvents events)
       : served_{FrontEnd(file_system), this}, options_(options), events_(std::move(events)) {
-    served_.front_end.revalidate = options.revalidate;
     served_.front_end.checks_opens = options.checks_opens;
-    served_.front_end.timeout_seconds = options.revalidate ? 0 : kTimeoutSeconds;
   }
   ~FuseSession() override;
   FuseSession(const FuseSession&) = delete;
@@ -174,13 +190,13 @@ class FuseSession final : public FuseMount {
   void wait() override;
   bool ended() const override;
   std::string_view transport() const override;
-  void invalidate(std::span<const InodeNumber> inodes) override;
+  ViewListener* view_listener() override { return kernel_cache_.get(); }
+  KernelCacheStatus kernel_cache_status() const override;
 
  private:
   enum class State {
     kStarting,  // the kernel has not spoken yet
     kServing,   // between INIT and the last request
-    kEnding,    // the same, but no invalidation is begun any more
     kClosing,   // no request is served any more; the session is being closed
     kEnded,
   };
@@ -198,6 +214,7 @@ class FuseSession final : public FuseMount {
   void loop();
   void close_session();
   Status serve_device();
+  void make_kernel_cache();
   void take_ready(bool over_io_uring);
 
   Served served_;
@@ -208,6 +225,7 @@ class FuseSession final : public FuseMount {
   fuse_session* session_ = nullptr;  // set by start(), freed when the loop has ended
   // Set by start(). Outlives the session's rings.
   std::unique_ptr<WaitingPool> waiting_pool_;
+  std::unique_ptr<KernelCache> kernel_cache_;  // set by start(), closed before the session goes
   std::thread loop_thread_;
 
   mutable Mutex mutex_;
@@ -215,8 +233,7 @@ class FuseSession final : public FuseMount {
   State state_ TARNFS_GUARDED_BY(mutex_) = State::kStarting;
   bool began_ TARNFS_GUARDED_BY(mutex_) = false;
   bool over_io_uring_ TARNFS_GUARDED_BY(mutex_) = false;
-  unsigned invalidations_ TARNFS_GUARDED_BY(mutex_) = 0;  // calls that are using the session
-  bool detached_ TARNFS_GUARDED_BY(mutex_) = false;       // the mountpoint may be somebody else's by now
+  bool detached_ TARNFS_GUARDED_BY(mutex_) = false;  // the mountpoint may be somebody else's by now
 };
 
 void FuseSession::answer_init(void* user_data, fuse_conn_info* connection) {
@@ -302,6 +319,7 @@ Status FuseSession::start() {
     waiting_pool_ = std::make_unique<WaitingPool>(std::min(options_.threads_max, waiting_requests_max()));
     served_.front_end.waiting_pool = waiting_pool_.get();
   }
+  if (options_.changes_by_itself) make_kernel_cache();
   served_.front_end.forget_attributes = [this](InodeNumber inode) {
     fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
   };
@@ -334,6 +352,24 @@ Status FuseSession::start() {
   return {};
 }
 
+void FuseSession::make_kernel_cache() {
+  KernelCache::Calls calls;
+  calls.drop_inode = [this](InodeNumber inode, std::int64_t offset_bytes, std::int64_t length_bytes) {
+    return fuse_lowlevel_notify_inval_inode(session_, inode.value, offset_bytes, length_bytes);
+  };
+  calls.drop_name = [this](InodeNumber directory, const std::string& name) {
+    return fuse_lowlevel_notify_inval_entry(session_, directory.value, name.c_str(), name.size());
+  };
+  calls.drop_all_names = [this] { return drop_all_names(session_); };
+  kernel_cache_ = std::make_unique<KernelCache>(std::move(calls));
+  served_.front_end.kernel_cache = kernel_cache_.get();
+}
+
+KernelCacheStatus FuseSession::kernel_cache_status() const {
+  if (kernel_cache_ == nullptr) return {};
+  return {kernel_cache_->asked_count(), kernel_cache_->late_count()};
+}
+
 void FuseSession::loop() {
   fuse_loop_config* config = fuse_loop_cfg_create();
   fuse_loop_cfg_set_clone_fd(config, 1);
@@ -355,9 +391,9 @@ void FuseSession::close_session() {
     MutexLock lock(mutex_);
     state_ = State::kClosing;
     changed_.notify_all();
-    while (invalidations_ > 0) changed_.wait(mutex_);
     detached = detached_;
   }
+  if (kernel_cache_) kernel_cache_->close();
   if (waiting_pool_) waiting_pool_->close();
   // A ring keeps the connection open: the kernel would wait in vain for what it sends while it unmounts.
   stop_rings(session_);
@@ -383,10 +419,9 @@ Status FuseSession::unmount(bool lazily) {
 // libfuse's loop looks at the exit flag and then waits on a semaphore that only a signal interrupts. A signal that
 // comes between the two is lost, so it is sent until the loop is seen to have ended.
 void FuseSession::abort() {
+  // In the kernel it may wait for pages that are being read from here.
+  if (kernel_cache_) kernel_cache_->close();
   MutexLock lock(mutex_);
-  if (state_ == State::kServing) state_ = State::kEnding;
-  // In the kernel they may wait for pages that are being read from here.
-  while (invalidations_ > 0) changed_.wait(mutex_);
   if (state_ < State::kClosing) fuse_session_exit(session_);
   while (state_ < State::kClosing) {
     ::pthread_kill(loop_thread_.native_handle(), SIGRTMIN + 1);
@@ -408,21 +443,6 @@ bool FuseSession::ended() const {
 std::string_view FuseSession::transport() const {
   MutexLock lock(mutex_);
   return over_io_uring_ ? "io_uring" : "classic";
-}
-
-void FuseSession::invalidate(std::span<const InodeNumber> inodes) {
-  {
-    MutexLock lock(mutex_);
-    if (state_ != State::kServing) return;
-    ++invalidations_;
-  }
-  for (const InodeNumber inode : inodes) {
-    // ENOENT: the kernel does not know it, so there is nothing to forget.
-    fuse_lowlevel_notify_inval_inode(session_, inode.value, 0, 0);
-  }
-  MutexLock lock(mutex_);
-  --invalidations_;
-  changed_.notify_all();
 }
 
 FuseSession::~FuseSession() {

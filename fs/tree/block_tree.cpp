@@ -144,60 +144,6 @@ Status visit_tree(const TreeRoot& tree, Cp since, BlockSource& source,
 
 namespace {
 
-// A pointer of the one tree beside the pointer at the same place of the other; a hole where there is none.
-struct PointerPair {
-  BlockPointer old_pointer;
-  BlockPointer new_pointer;
-  unsigned level = 0;
-  std::uint64_t index = 0;
-};
-
-Result<PageRef> node_or_holes(const BlockPointer& pointer, BlockSource& source) {
-  if (pointer.is_hole()) return PageRef::zeroed();
-  return source.get(pointer);
-}
-
-}  // namespace
-
-Status visit_differences(const TreeRoot& old_tree, const TreeRoot& new_tree, BlockSource& source,
-                         const std::function<Status(std::uint64_t index)>& visit) {
-  std::vector<PointerPair> pending;
-  const auto add_roots = [&](const TreeRoot& tree, bool old) {
-    for (std::size_t i = 0; i < kPointersPerInode; ++i) {
-      PointerPair pair{{}, {}, tree.height, i * span_blocks(tree.height)};
-      (old ? pair.old_pointer : pair.new_pointer) = tree.pointers[i];
-      pending.push_back(pair);
-    }
-  };
-  if (old_tree.height == new_tree.height) {
-    for (std::size_t i = 0; i < kPointersPerInode; ++i) {
-      pending.push_back(
-          {old_tree.pointers[i], new_tree.pointers[i], old_tree.height, i * span_blocks(old_tree.height)});
-    }
-  } else {  // rare: the tree has grown or was emptied; everything in both is told
-    add_roots(old_tree, true);
-    add_roots(new_tree, false);
-  }
-  while (!pending.empty()) {
-    const PointerPair pair = pending.back();
-    pending.pop_back();
-    if (pair.old_pointer == pair.new_pointer) continue;
-    if (pair.level == 0) {
-      TARNFS_TRY(visit(pair.index));
-      continue;
-    }
-    TARNFS_ASSIGN(const PageRef old_node, node_or_holes(pair.old_pointer, source));
-    TARNFS_ASSIGN(const PageRef new_node, node_or_holes(pair.new_pointer, source));
-    for (std::size_t slot = 0; slot < kPointersPerNode; ++slot) {
-      pending.push_back({pointer_in(old_node, slot), pointer_in(new_node, slot), pair.level - 1,
-                         pair.index + slot * span_blocks(pair.level - 1)});
-    }
-  }
-  return {};
-}
-
-namespace {
-
 // Rewrites a tree in ascending order of data blocks, with one open node a level.
 class TreeRewriter {
  public:

@@ -72,10 +72,6 @@ struct TreeVisit {
 Status visit_tree(const TreeRoot& tree, Cp since, BlockSource& source,
                   const std::function<Status(const TreeVisit&)>& visit);
 
-// Visits the index of every data block whose pointer is not the same in both trees: changed, new or gone.
-Status visit_differences(const TreeRoot& old_tree, const TreeRoot& new_tree, BlockSource& source,
-                         const std::function<Status(std::uint64_t index)>& visit);
-
 class BlockAllocator {
  public:
   virtual ~BlockAllocator() = default;

@@ -48,10 +48,6 @@ class RunningMirror final : public MirrorDaemon {
     VolumeOptions volume_options;
     volume_options.mode = VolumeMode::kMirror;
     TARNFS_ASSIGN(volume_, Volume::open(receiver_->device(), volume_options));
-    volume_->on_view_changed([this](const std::vector<InodeNumber>& changed) {
-      // Set before the first adopt, and taken away after the last one.
-      if (mount_) mount_->invalidate(changed);
-    });
     TARNFS_TRY(receiver_->show(*volume_));
     TARNFS_TRY(mount());
     TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
@@ -63,6 +59,7 @@ class RunningMirror final : public MirrorDaemon {
   void stop() override {
     control_.reset();
     if (receiver_) receiver_->stop();
+    if (volume_) volume_->set_view_listener(nullptr);
     if (mount_) unmount();
     mount_.reset();
     if (volume_) {
@@ -79,7 +76,7 @@ class RunningMirror final : public MirrorDaemon {
     mount_options.mountpoint = options_.mountpoint;
     mount_options.source = options_.image;
     mount_options.read_only = true;
-    mount_options.revalidate = true;
+    mount_options.changes_by_itself = true;
     if (::geteuid() == 0) mount_options.kernel_options.emplace_back("allow_other");
     const auto on_end = [this] {
       log_info(options_.mountpoint + " is no longer mounted");
@@ -87,6 +84,7 @@ class RunningMirror final : public MirrorDaemon {
     };
     TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, {.on_unmount = {}, .on_end = on_end}));
     mounted_.store(true);
+    volume_->set_view_listener(mount_->view_listener());  // the receiver has no thread yet
     return {};
   }
 
@@ -119,7 +117,12 @@ class RunningMirror final : public MirrorDaemon {
     }
     report.image = options_.image;
     if (mounted_.load()) report.mountpoint = options_.mountpoint;
-    if (mount_) report.transport = mount_->transport();
+    if (mount_) {
+      report.transport = mount_->transport();
+      const KernelCacheStatus kept = mount_->kernel_cache_status();
+      report.kernel_asked_count = kept.asked_count;
+      report.kernel_late_count = kept.late_count;
+    }
     report.size_bytes = status.size_blocks * kBlockSize;
     report.used_bytes = status.used_blocks * kBlockSize;
     report.dirty_bytes = status.staged_bytes;

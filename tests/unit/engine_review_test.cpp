@@ -421,27 +421,6 @@ TEST_CASE("one damaged root slot with another version does not hide the good one
   CHECK(Volume::open(*test.device, test.options).ok());
 }
 
-TEST_CASE("a mirror is told of inodes that are gone") {
-  TestVolume primary;
-  std::vector<InodeNumber> files;
-  files.reserve(64);
-  for (int i = 0; i < 64; ++i) files.push_back(primary.make(kRootDirectory, std::to_string(i)));
-  for (const InodeNumber file : files) primary.volume->forget(file, 1);
-  REQUIRE(primary.volume->consistency_point().ok());
-  VolumeOptions options;
-  options.mode = VolumeMode::kMirror;
-  const auto mirror = Volume::open(*primary.device, options).value();
-  std::set<InodeNumber> changed;
-  mirror->on_view_changed([&](const std::vector<InodeNumber>& list) { changed = {list.begin(), list.end()}; });
-  REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
-  for (int i = 0; i < 64; ++i) REQUIRE(primary.volume->unlink(kRootDirectory, std::to_string(i)).ok());
-  REQUIRE(primary.volume->consistency_point().ok());
-  REQUIRE(mirror->adopt(primary.volume->newest_root()).ok());
-  std::size_t missing = 0;
-  for (const InodeNumber file : files) missing += changed.contains(file) ? 0 : 1;
-  CHECK(missing == 0);
-}
-
 TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new one is already shown by the device") {
   TestVolume primary;
   const InodeNumber file = primary.make(kRootDirectory, "file");

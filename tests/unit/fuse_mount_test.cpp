@@ -56,13 +56,13 @@ IoUring wanted_transport() {
 
 // A mountpoint that goes away with the test, and the mount on it.
 struct Mounted {
-  explicit Mounted(bool revalidate = false, bool checks_opens = false) {
+  explicit Mounted(bool changes_by_itself = false, bool checks_opens = false) {
     std::string pattern = (fs::temp_directory_path() / "tarnfs-mount-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     directory = pattern;
     options.mountpoint = directory.string();
     options.source = "/images/a, b.tarnfs";
-    options.revalidate = revalidate;
+    options.changes_by_itself = changes_by_itself;
     options.checks_opens = checks_opens;
     options.kernel_options = {"allow_other", "suid", "dev"};
     options.io_uring = wanted_transport();
@@ -453,7 +453,7 @@ TEST_CASE("a file without a name can be written, and given a name") {
   CHECK((stat_at(m.at("named")).st_mode & 0777) == 0640);
 }
 
-TEST_CASE("a mount that revalidates sees what changed behind the kernel") {
+TEST_CASE("a mount of a file system that changes by itself shows what it is told of") {
   if (!can_mount()) return;
   Mounted m(true);
   write_file(m.at("a"), "old");
@@ -463,13 +463,24 @@ TEST_CASE("a mount that revalidates sees what changed behind the kernel") {
   REQUIRE(found.ok());
   const std::string fresh = "new content";
   Descriptor open_before(m.at("a"), O_RDONLY);
+  ViewListener* const listener = m.mount->view_listener();
+  REQUIRE(listener != nullptr);
+  listener->prepare();
+  ViewChange change;
+  change.inodes.push_back({found->inode, {}});
+  change.inodes.back().pages.add(0, kEndOfFile);
+  change.inodes.push_back({InodeNumber{987654}, {}});
+  change.names.push_back({kRootDirectory, "b", true});
+  change.is_known = [&](InodeNumber number) { return number == found->inode; };
+  listener->forget(change);
   REQUIRE(m.file_system.write(found->inode, 0, std::as_bytes(std::span<const char>(fresh)), {}).ok());
   REQUIRE(m.file_system.link(found->inode, kRootDirectory, "b").ok());
-  m.mount->invalidate(std::vector<InodeNumber>{found->inode, InodeNumber{987654}});
+  listener->finish();
   CHECK(read_file(m.at("a")) == fresh);
   CHECK(fs::exists(m.at("b")));
   char content[32];
   CHECK(::pread(open_before, content, sizeof content, 0) == static_cast<ssize_t>(fresh.size()));
+  CHECK(Mounted().mount->view_listener() == nullptr);
 }
 
 TEST_CASE("unmount: busy, lazily, and at once") {

@@ -1,0 +1,291 @@
+#include "fs/fuse/kernel_cache.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <limits>
+#include <utility>
+
+#include "common/log.h"
+
+namespace tarnfs {
+namespace {
+
+constexpr std::size_t kMissingDirectoriesMax = 65536;
+// More changes than these are made into one that is coarser, when the kernel can be told in that way.
+constexpr std::size_t kJobsMax = 4;
+constexpr int kSettleRoundsMax = 50;
+constexpr std::chrono::milliseconds kSettlePause{1};
+constexpr std::chrono::seconds kUnsettledPause{1};
+
+bool overlap(std::uint64_t first, std::uint64_t end, std::uint64_t other_first, std::uint64_t other_end) {
+  return first < other_end && other_first < end;
+}
+
+// A whole inode in place of what has changed in it, each inode once.
+void make_coarse(std::vector<ViewChange::Inode>& inodes) {
+  std::sort(inodes.begin(), inodes.end(), [](const auto& a, const auto& b) { return a.number < b.number; });
+  const auto same = [](const auto& a, const auto& b) { return a.number == b.number; };
+  inodes.erase(std::unique(inodes.begin(), inodes.end(), same), inodes.end());
+  for (ViewChange::Inode& inode : inodes) inode.pages.add(0, kEndOfFile);
+}
+
+}  // namespace
+
+KernelCache::Answer::Answer(KernelCache* cache) : cache_(cache) {
+  if (cache_ == nullptr) return;
+  cache_->asked_count_.fetch_add(1, std::memory_order_relaxed);
+  // Either prepare() sees this one in progress, or this one sees that the view is changing.
+  cache_->granted_count_.fetch_add(1);
+  view_ = cache_->view_.load();
+  is_granted_ = !is_changing(view_);
+  if (!is_granted_) cache_->end_granted();
+}
+
+KernelCache::Answer::~Answer() {
+  if (is_granted_) cache_->end_granted();
+}
+
+void KernelCache::end_granted() {
+  if (granted_count_.fetch_sub(1) != 1 || !is_changing(view_.load())) return;
+  MutexLock lock(mutex_);
+  changed_.notify_all();
+}
+
+bool KernelCache::Answer::may_be_kept() const {
+  return cache_ == nullptr || (is_granted_ && cache_->view_.load() == view_);
+}
+
+void KernelCache::Answer::note_missing(InodeNumber directory) const {
+  if (cache_ == nullptr) return;
+  MutexLock lock(cache_->mutex_);
+  if (cache_->missing_in_.size() < kMissingDirectoriesMax) {
+    cache_->missing_in_.insert(directory);
+  } else if (!cache_->missing_in_.contains(directory)) {
+    cache_->missing_anywhere_ = true;
+  }
+}
+
+KernelCache::KernelCache(Calls calls) : calls_(std::move(calls)), thread_([this] { work(); }) {}
+
+KernelCache::~KernelCache() {
+  close();
+}
+
+void KernelCache::close() {
+  MutexLock close_lock(close_mutex_);
+  {
+    MutexLock lock(mutex_);
+    closing_ = true;
+    holding_ = false;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void KernelCache::before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) {
+  asked_count_.fetch_add(1, std::memory_order_relaxed);
+  // One that comes before the view begins to change has its pages locked already: dropping them waits for it.
+  if (!is_changing(view_.load())) return;
+  const Pages pages{inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize};
+  MutexLock lock(mutex_);
+  // What is being dropped may be locked by this very read: it is answered, and what it fills is dropped again.
+  while (holding_ && touches(changed_pages_, pages) && !is_refilled(pages)) changed_.wait(mutex_);
+  if (!is_changing(view_.load())) return;
+  if (!holding_) {
+    reads_.push_back(pages);
+  } else if (touches(changed_pages_, pages)) {
+    refilled_.push_back(pages);
+  }
+}
+
+void KernelCache::prepare() {
+  view_.fetch_add(1);
+  MutexLock lock(mutex_);
+  deadline_ = std::chrono::steady_clock::now() + kWaitMax;
+  while (granted_count_.load() > 0 && !closing_) {
+    const auto left = deadline_ - std::chrono::steady_clock::now();
+    if (left <= left.zero() || !changed_.wait_for(mutex_, left)) return;
+  }
+}
+
+void KernelCache::forget(ViewChange change) {
+  MutexLock lock(mutex_);
+  if (closing_) return;
+  const bool behind = !jobs_.empty();
+  add_job(std::move(change));
+  changed_.notify_all();
+  const std::uint64_t view = view_.load();
+  while (!jobs_.empty() && jobs_.back().view == view && !closing_) {
+    const auto left = behind ? deadline_ - deadline_ : deadline_ - std::chrono::steady_clock::now();
+    if (left > left.zero()) {
+      changed_.wait_for(mutex_, left);
+      continue;
+    }
+    late_count_.fetch_add(1, std::memory_order_relaxed);
+    if (!behind) log_warning("somebody keeps the kernel from dropping what has changed; it may be seen for longer");
+    return;
+  }
+}
+
+void KernelCache::add_job(ViewChange change) {
+  const std::uint64_t view = view_.load();
+  if (jobs_.size() < kJobsMax || !drops_all_names_) {
+    jobs_.push_back(Job{view, std::move(change), {}});
+    return;
+  }
+  Job& last = jobs_.back();  // not the first one, which is being done
+  last.view = view;
+  last.change.all_names = true;
+  last.change.names.clear();
+  last.change.is_known = std::move(change.is_known);
+  last.change.inodes.insert(last.change.inodes.end(), change.inodes.begin(), change.inodes.end());
+  make_coarse(last.change.inodes);
+}
+
+void KernelCache::finish() {
+  MutexLock lock(mutex_);
+  const std::uint64_t view = view_.fetch_add(1);
+  if (!holding_ && !jobs_.empty() && jobs_.back().view == view) {
+    std::vector<Pages>& reads = jobs_.back().reads;
+    reads.insert(reads.end(), reads_.begin(), reads_.end());
+  }
+  reads_.clear();
+  holding_ = false;
+  changed_.notify_all();
+}
+
+void KernelCache::work() {
+  while (Job* const job = next_job()) {
+    drop(job->change);
+    begin_holding(*job);
+    for (auto pages = next_refilled(true); pages; pages = next_refilled(false)) drop_pages(*pages);
+    end_job();
+  }
+}
+
+KernelCache::Job* KernelCache::next_job() {
+  for (;;) {
+    {
+      MutexLock lock(mutex_);
+      bool timed_out = false;
+      while (jobs_.empty() && !closing_ && !timed_out) {
+        if (unsettled_.empty()) {
+          changed_.wait(mutex_);
+        } else {
+          timed_out = !changed_.wait_for(mutex_, kUnsettledPause);
+        }
+      }
+      if (closing_) return nullptr;
+      if (!jobs_.empty()) return &jobs_.front();
+    }
+    retry_unsettled();
+  }
+}
+
+void KernelCache::drop(const ViewChange& change) {
+  retry_unsettled();
+  for (const ViewChange::Inode& inode : change.inodes) {
+    if (closing_) return;
+    if (drop_inode(inode) == -ENOENT && change.is_known(inode.number)) unsettled_.push_back({inode, change.is_known});
+  }
+  drop_names(change);
+  // Their answers are on the way into the kernel, or the kernel's word that it has forgotten them on the way here.
+  // Nothing tells when the first has arrived.
+  for (int round = 0; round < kSettleRoundsMax && !unsettled_.empty() && !closing_; ++round) {
+    std::this_thread::sleep_for(kSettlePause);
+    retry_unsettled();
+  }
+}
+
+void KernelCache::drop_names(const ViewChange& change) {
+  for (const ViewChange::Name& name : change.names) {
+    if (closing_) return;
+    if (!name.is_new || may_know_missing_in(name.directory)) calls_.drop_name(name.directory, name.name);
+  }
+  if (!change.all_names) return;
+  if (const int result = drops_all_names_ ? calls_.drop_all_names() : -ENOSYS; result != 0) {
+    log_error("names that have changed may be seen for longer: the kernel cannot be told to drop all of them");
+  }
+}
+
+int KernelCache::drop_inode(const ViewChange::Inode& inode) const {
+  if (inode.pages.empty()) return calls_.drop_inode(inode.number, -1, 0);
+  int result = 0;
+  for (const auto& [first, end] : inode.pages.ranges()) {
+    constexpr std::uint64_t kPagesMax = std::numeric_limits<std::int64_t>::max() / kBlockSize;
+    const auto offset_bytes = static_cast<std::int64_t>(std::min(first, kPagesMax) * kBlockSize);
+    const auto length_bytes = static_cast<std::int64_t>(end > kPagesMax ? 0 : (end - first) * kBlockSize);
+    result = calls_.drop_inode(inode.number, offset_bytes, length_bytes);
+    if (result != 0) break;
+  }
+  return result;
+}
+
+void KernelCache::drop_pages(const Pages& pages) const {
+  ViewChange::Inode inode{pages.inode, {}};
+  inode.pages.add(pages.first, pages.end);
+  drop_inode(inode);
+}
+
+void KernelCache::retry_unsettled() {
+  std::erase_if(unsettled_, [this](const Unsettled& each) {
+    return !each.is_known(each.inode.number) || drop_inode(each.inode) != -ENOENT;
+  });
+}
+
+// From now on reads of what has changed wait, unless the change has been shown meanwhile. What was read before, after
+// it was dropped or not, is dropped again.
+void KernelCache::begin_holding(Job& job) {
+  MutexLock lock(mutex_);
+  changed_pages_.clear();
+  for (const ViewChange::Inode& inode : job.change.inodes) {
+    for (const auto& [first, end] : inode.pages.ranges()) changed_pages_[inode.number].add(first, end);
+  }
+  holding_ = job.view == view_.load() && !closing_;
+  std::vector<Pages>& reads = job.reads;
+  if (holding_) reads.insert(reads.end(), reads_.begin(), reads_.end());
+  for (const Pages& pages : reads) {
+    if (touches(changed_pages_, pages)) refilled_.push_back(pages);
+  }
+}
+
+std::optional<KernelCache::Pages> KernelCache::next_refilled(bool first) {
+  MutexLock lock(mutex_);
+  if (!first) {
+    refilled_.pop_front();
+    changed_.notify_all();
+  }
+  if (refilled_.empty() || closing_) {
+    refilled_.clear();
+    return std::nullopt;
+  }
+  return refilled_.front();
+}
+
+void KernelCache::end_job() {
+  MutexLock lock(mutex_);
+  jobs_.pop_front();
+  changed_.notify_all();
+}
+
+bool KernelCache::may_know_missing_in(InodeNumber directory) {
+  MutexLock lock(mutex_);
+  return missing_anywhere_ || missing_in_.contains(directory);
+}
+
+bool KernelCache::touches(const PagesByInode& changed, const Pages& pages) {
+  const auto found = changed.find(pages.inode);
+  if (found == changed.end()) return false;
+  const RangeSet& ranges = found->second;
+  if (ranges.contains(pages.first)) return true;
+  const auto next = ranges.ranges().upper_bound(pages.first);
+  return next != ranges.ranges().end() && next->first < pages.end;
+}
+
+bool KernelCache::is_refilled(const Pages& pages) const {
+  return std::any_of(refilled_.begin(), refilled_.end(), [&](const Pages& other) {
+    return other.inode == pages.inode && overlap(other.first, other.end, pages.first, pages.end);
+  });
+}
+
+}  // namespace tarnfs
