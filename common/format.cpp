@@ -25,9 +25,10 @@ T decode(std::span<const std::byte, kBlockSize> block) {
 }
 
 Status check_version(std::uint32_t version) {
-  if (version == kFormatVersion) return {};
+  if (version >= kFormatVersionOldest && version <= kFormatVersion) return {};
   return Error(ErrorCode::kIncompatible, "the volume has format version " + std::to_string(version) +
-                                             ", this program knows version " + std::to_string(kFormatVersion) +
+                                             ", this program knows versions " + std::to_string(kFormatVersionOldest) +
+                                             " to " + std::to_string(kFormatVersion) +
                                              "; use a matching release of tarnfs");
 }
 

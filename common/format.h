@@ -27,7 +27,9 @@ namespace tarnfs {
 
 static_assert(std::endian::native == std::endian::little, "the structures on disk are little-endian");
 
-inline constexpr std::uint32_t kFormatVersion = 3;
+inline constexpr std::uint32_t kFormatVersion = 4;
+inline constexpr std::uint32_t kFormatVersionOldest =
+    3;  // is read, and written on as kFormatVersion: it has no reserve
 inline constexpr std::uint64_t kSuperblockMagic = 0x315346'4e524154ULL;  // "TARNFS1" in bytes
 inline constexpr std::uint64_t kRootMagic = 0x544f4f52'4e524154ULL;      // "TARNROOT" in bytes
 inline constexpr std::uint64_t kRootSlotsPerEnd = 16;
@@ -50,14 +52,19 @@ inline constexpr InodeNumber kOrphanFile{2};
 inline constexpr InodeNumber kShareFile{3};
 inline constexpr InodeNumber kFirstFreeInode{16};
 
+// BlockPointer::flags of a hole: space is kept for all data blocks below the pointer, and for the nodes above them.
+inline constexpr std::uint32_t kPointerReserved = 1;
+
 // Where a block is, when it was written, and what it must contain.
 struct BlockPointer {
   std::uint64_t address = 0;   // 0: a hole
   std::uint64_t birth_cp = 0;  // the consistency point that wrote it
   std::uint64_t checksum = 0;  // XXH3 of its 4096 bytes
-  std::uint32_t flags = 0;     // 0; room for compression
+  std::uint32_t flags = 0;     // 0, or kPointerReserved; room for compression
   std::uint32_t reserved = 0;  // 0
   bool is_hole() const { return address == 0; }
+  bool is_reserved() const { return is_hole() && (flags & kPointerReserved) != 0; }
+  static BlockPointer reserved_hole() { return BlockPointer{.flags = kPointerReserved}; }
   bool operator==(const BlockPointer&) const = default;
 };
 static_assert(sizeof(BlockPointer) == 32);
@@ -94,8 +101,8 @@ struct InodeRecord {
   std::uint64_t parent = 0;       // directories: the directory that names this one; the root names itself
   std::uint8_t height = 0;        // levels of nodes between `pointers` and the data
   std::uint8_t layout = 0;        // 0 a block tree, or kInodeInlineTarget
-  std::uint16_t reserved = 0;
-  std::uint32_t reserved2 = 0;
+  std::uint16_t reserve_low = 0;  // regular files: a number of 48 bits, how many blocks are kept for it
+  std::uint32_t reserve_high = 0;
   std::uint64_t entry_count = 0;  // directories: names in it
   std::uint64_t number = 0;       // the inode's own number
   std::array<BlockPointer, kPointersPerInode> pointers{};
@@ -103,6 +110,11 @@ struct InodeRecord {
 static_assert(sizeof(InodeRecord) == 256);
 static_assert(offsetof(InodeRecord, flags) == 80 && offsetof(InodeRecord, xattr_inode) == 88);
 static_assert(offsetof(InodeRecord, height) == 104 && offsetof(InodeRecord, pointers) == 128);
+static_assert(offsetof(InodeRecord, reserve_low) == 106 && offsetof(InodeRecord, reserve_high) == 108);
+
+constexpr std::uint64_t reserve_of(const InodeRecord& record) {
+  return std::uint64_t{record.reserve_high} << 16 | record.reserve_low;
+}
 
 using InodeBlock = std::array<InodeRecord, kInodesPerBlock>;
 static_assert(sizeof(InodeBlock) == kBlockSize);
@@ -159,7 +171,8 @@ struct RootBlock {
   std::uint64_t journal_sequence = 1;   // of the first journal batch that may hold what this root has not
   std::uint64_t journal_block = 0;      // where that batch is or will be, in blocks from the start of the journal
   std::uint64_t journal_chain = 0;      // the checksum of the batch before it; 0 when there is none
-  std::array<std::uint8_t, 104> reserved2{};
+  std::array<std::uint8_t, 96> reserved2{};
+  std::uint64_t reserve_blocks = 0;    // kept for inodes: the sum of their reserves
   std::uint64_t protected_inodes = 0;  // inodes in use with a flag of kProtectingFlags
   InodeRecord inode_file;
   InodeRecord free_map;
@@ -167,7 +180,8 @@ struct RootBlock {
   std::array<std::uint8_t, kBlockSize - 768 - kHistoryMax * 24 - 8> reserved3{};
   std::uint64_t checksum = 0;  // of the bytes before it
 };
-static_assert(sizeof(RootBlock) == kBlockSize && offsetof(RootBlock, protected_inodes) == 248);
+static_assert(sizeof(RootBlock) == kBlockSize && offsetof(RootBlock, reserve_blocks) == 240);
+static_assert(offsetof(RootBlock, protected_inodes) == 248);
 static_assert(offsetof(RootBlock, inode_file) == 256);
 static_assert(offsetof(RootBlock, checksum) == kBlockSize - 8);
 
@@ -198,7 +212,8 @@ void seal(RootBlock& root);
 // Checks everything that can be checked without other blocks.
 Result<Superblock> check_superblock(std::span<const std::byte, kBlockSize> block);
 Result<RootBlock> check_root_block(std::span<const std::byte, kBlockSize> block);
-// Checks a pointer's own fields: address inside the data area, known flags, birth not after `newest`.
+// Checks a pointer's own fields: address inside the data area, known flags, birth not after `newest`. Holes are not
+// looked at.
 Status check_pointer(const BlockPointer& pointer, std::uint64_t size_blocks, Cp newest);
 
 template <class T>

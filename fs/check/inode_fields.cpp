@@ -42,7 +42,9 @@ class FieldCheck {
     if (S_ISDIR(record_.mode) && record_.size_bytes % kBlockSize != 0) {
       error(fmt::format("is a directory of {} bytes", record_.size_bytes));
     }
-    if (record_.reserved != 0 || record_.reserved2 != 0) error("has reserved fields that are not 0");
+    const bool is_file =
+        S_ISREG(record_.mode) && number_ >= kFirstFreeInode.value && (record_.flags & kInodeFlagAttributes) == 0;
+    if (!is_file && reserve_of(record_) != 0) error("has blocks kept for it, which is for regular files");
     check_times();
     check_attributes();
   }

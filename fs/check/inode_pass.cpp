@@ -46,6 +46,7 @@ class InodeFileVisitor final : public TreeVisitor {
   std::uint64_t highest_ = 0;
   std::uint64_t counted_inodes_ = 0;    // as RootBlock::inode_count counts
   std::uint64_t protected_inodes_ = 0;  // as RootBlock::protected_inodes counts
+  std::uint64_t reserve_blocks_ = 0;    // as RootBlock::reserve_blocks counts
   bool root_directory_found_ = false;
 };
 
@@ -111,6 +112,7 @@ void InodeFileVisitor::add_to_table(std::uint64_t number, const InodeRecord& rec
   state_.inodes.add(number, record.link_count, state, record.parent);
   if (!attributes && (number >= kFirstFreeInode.value || number == kRootDirectory.value)) ++counted_inodes_;
   if ((record.flags & kProtectingFlags) != 0) ++protected_inodes_;
+  reserve_blocks_ += reserve_of(record);
   root_directory_found_ = root_directory_found_ || (number == kRootDirectory.value && S_ISDIR(record.mode));
 }
 
@@ -124,9 +126,9 @@ void InodeFileVisitor::walk_tree(std::uint64_t number, const InodeRecord& record
     return;
   }
   DataVisitor visitor(state_.reader, TreeOwner{number});
-  const bool may_share =
+  const bool is_file =
       S_ISREG(record.mode) && number >= kFirstFreeInode.value && (record.flags & kInodeFlagAttributes) == 0;
-  const WalkedTree tree = state_.walker.walk(TreeOwner{number}, record, birth_max, visitor, may_share);
+  const WalkedTree tree = state_.walker.walk(TreeOwner{number}, record, birth_max, visitor, is_file);
   state_.count(tree);
   const std::uint64_t size_blocks = record.size_bytes / kBlockSize + (record.size_bytes % kBlockSize != 0 ? 1 : 0);
   if (!S_ISREG(record.mode) && tree.end_index > size_blocks) {
@@ -151,6 +153,11 @@ void InodeFileVisitor::finish() {
     state_.log.error(ProblemKind::kInodeCount, std::nullopt, std::nullopt,
                      fmt::format("{} inodes are immutable or append-only, but the root block says {}",
                                  protected_inodes_, root.protected_inodes));
+  }
+  if (state_.lost_inodes.empty() && reserve_blocks_ != root.reserve_blocks) {
+    state_.log.error(
+        ProblemKind::kReserve, std::nullopt, std::nullopt,
+        fmt::format("{} blocks are kept for inodes, but the root block says {}", reserve_blocks_, root.reserve_blocks));
   }
   if (state_.lost_inodes.contains(kOrphanFile.value)) state_.orphans_complete = false;
   if (!root_directory_found_ && !state_.lost_inodes.contains(kRootDirectory.value)) {

@@ -28,6 +28,8 @@ std::string_view name_of(ProblemKind kind) {
       return "tree_shape";
     case ProblemKind::kBlockCount:
       return "block_count";
+    case ProblemKind::kReserve:
+      return "reserve";
     case ProblemKind::kInodeNumber:
       return "inode_number";
     case ProblemKind::kInode:

@@ -36,6 +36,7 @@ enum class ProblemKind {
   kShareMap,       // the share map and the references to a block do not agree, or the map itself cannot be
   kTreeShape,      // empty nodes, blocks beyond the end, and the like
   kBlockCount,     // InodeRecord::block_count
+  kReserve,        // an inode's reserve, or RootBlock::reserve_blocks
   kInodeNumber,    // an inode does not name itself, or stands where none may be
   kInode,          // a field of an inode is impossible
   kNextInode,      // an inode at or beyond RootBlock::next_inode

@@ -71,6 +71,9 @@ void check_root_fields(const CheckReport& report, ProblemLog& log) {
     log.error(ProblemKind::kRoot, std::nullopt, root_slot_of(Cp{root.cp}, report.superblock.size_blocks),
               "root block: " + std::move(text));
   };
+  if (root.reserve_blocks > root.size_blocks - root.used_blocks) {
+    error(fmt::format("it keeps {} blocks for inodes, more than are free", root.reserve_blocks));
+  }
   if (root.time_nanoseconds >= 1000000000U) error(fmt::format("its time has {} nanoseconds", root.time_nanoseconds));
   for (std::uint32_t i = 0; i < root.history_count; ++i) {
     const std::uint64_t last_cp = root.history[i].last_cp;

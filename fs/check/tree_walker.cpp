@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "fs/tree/block_tree.h"
+
 namespace tarnfs::check {
 namespace {
 
@@ -22,8 +24,8 @@ BlockPointer pointer_in(const PageRef& node, unsigned position) {
 }  // namespace
 
 WalkedTree TreeWalker::walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor,
-                            bool may_share) {
-  Walk walk{owner, visitor, may_share, {}, {}};
+                            bool is_file) {
+  Walk walk{owner, visitor, is_file, {}, {}};
   if (record.height > kTreeHeightMax) {
     log_.error(ProblemKind::kTreeShape, owner.inode(), std::nullopt,
                fmt::format("the block tree of {} has height {}, the limit is {}", owner.name(), record.height,
@@ -40,6 +42,11 @@ WalkedTree TreeWalker::walk(TreeOwner owner, const InodeRecord& record, Cp birth
   if (walk.tree.complete && found != record.block_count) {
     log_.error(ProblemKind::kBlockCount, owner.inode(), std::nullopt,
                fmt::format("{} says that it has {} blocks, but it has {}", owner.name(), record.block_count, found));
+  }
+  if (walk.tree.complete && walk.tree.reserve_blocks != reserve_of(record)) {
+    log_.error(ProblemKind::kReserve, owner.inode(), std::nullopt,
+               fmt::format("{} says that {} blocks are kept for it, but its tree has {} reserved", owner.name(),
+                           reserve_of(record), walk.tree.reserve_blocks));
   }
   return walk.tree;
 }
@@ -58,7 +65,7 @@ void TreeWalker::descend(Walk& walk) {
     }
     const unsigned position = frame.next++;
     const BlockPointer pointer = pointer_in(frame.node, position);
-    if (pointer.is_hole()) continue;
+    if (pointer == BlockPointer{}) continue;
     frame.empty = false;
     // follow() may move the frames, so nothing of `frame` is used after it.
     follow(walk, pointer, frame.level, frame.first_index + position * span_of(frame.level), frame.birth_cp);
@@ -67,7 +74,7 @@ void TreeWalker::descend(Walk& walk) {
 
 void TreeWalker::follow(Walk& walk, const BlockPointer& pointer, unsigned level, std::uint64_t first_index,
                         std::uint64_t birth_max) {
-  if (pointer.is_hole()) return;
+  if (pointer.is_hole()) return follow_hole(walk, pointer, level);
   (level == 0 ? walk.tree.data_blocks : walk.tree.node_blocks) += 1;
   walk.tree.end_index = first_index + 1;
   if (!usable(walk, pointer, birth_max)) return lose(walk, level, first_index);
@@ -79,6 +86,16 @@ void TreeWalker::follow(Walk& walk, const BlockPointer& pointer, unsigned level,
   PageRef node = reader_.read_verified(pointer, walk.owner, "a node");
   if (!node) return lose(walk, level, first_index);
   walk.frames.push_back({std::move(node), pointer.birth_cp, first_index, level - 1, 0, true, pointer.address});
+}
+
+void TreeWalker::follow_hole(Walk& walk, const BlockPointer& pointer, unsigned level) {
+  if (pointer == BlockPointer{}) return;
+  if (walk.is_file && pointer == BlockPointer::reserved_hole()) {
+    walk.tree.reserve_blocks += whole_blocks(level);
+    return;
+  }
+  log_.error(ProblemKind::kPointer, walk.owner.inode(), std::nullopt,
+             fmt::format("{} has a hole with the flags {:#x}", walk.owner.name(), pointer.flags));
 }
 
 bool TreeWalker::usable(Walk& walk, const BlockPointer& pointer, std::uint64_t birth_max) {
@@ -98,10 +115,10 @@ bool TreeWalker::usable(Walk& walk, const BlockPointer& pointer, std::uint64_t b
 
 void TreeWalker::follow_data(Walk& walk, const BlockPointer& pointer, std::uint64_t index) {
   if (used_.add(Address{pointer.address})) {
-    if (walk.may_share) shares_.note_first(pointer);
+    if (walk.is_file) shares_.note_first(pointer);
     return walk.visitor.on_block(index, pointer);
   }
-  const auto further = walk.may_share ? shares_.note_further(pointer, walk.owner) : ShareCheck::Further::kUnexpected;
+  const auto further = walk.is_file ? shares_.note_further(pointer, walk.owner) : ShareCheck::Further::kUnexpected;
   if (further == ShareCheck::Further::kCounted) return;
   if (further == ShareCheck::Further::kUnknown) return walk.visitor.on_block(index, pointer);
   report_second_use(walk, pointer);

@@ -39,6 +39,7 @@ class TreeVisitor {
 struct WalkedTree {
   std::uint64_t data_blocks = 0;
   std::uint64_t node_blocks = 0;
+  std::uint64_t reserve_blocks = 0;
   std::uint64_t end_index = 0;  // behind the last data block
   bool complete = true;         // false: a node could not be read, so the counts are too low
 };
@@ -49,10 +50,9 @@ class TreeWalker {
              Cp newest)
       : reader_(reader), used_(used), shares_(shares), log_(log), size_blocks_(size_blocks), newest_(newest) {}
 
-  // Walks the tree of `record`, which stands in a block or root of `birth_max`, and checks its block count.
-  // `may_share`: it is a file whose data blocks others may refer to as well.
-  WalkedTree walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor,
-                  bool may_share = false);
+  // Walks the tree of `record`, which stands in a block or root of `birth_max`, and checks its block count and reserve.
+  // `is_file`: others may refer to its data blocks as well, and space may be reserved in it.
+  WalkedTree walk(TreeOwner owner, const InodeRecord& record, Cp birth_max, TreeVisitor& visitor, bool is_file = false);
 
  private:
   struct Frame {
@@ -67,13 +67,14 @@ class TreeWalker {
   struct Walk {
     TreeOwner owner;
     TreeVisitor& visitor;
-    bool may_share;
+    bool is_file;
     WalkedTree tree;
     std::vector<Frame> frames;
   };
 
   void follow(Walk& walk, const BlockPointer& pointer, unsigned level, std::uint64_t first_index,
               std::uint64_t birth_max);
+  void follow_hole(Walk& walk, const BlockPointer& pointer, unsigned level);
   void follow_data(Walk& walk, const BlockPointer& pointer, std::uint64_t index);
   bool usable(Walk& walk, const BlockPointer& pointer, std::uint64_t birth_max);
   void descend(Walk& walk);

@@ -92,6 +92,8 @@ bool ConsistencyPoint::close_generation(bool force) {
   const std::uint64_t swap_ns = engine_.clock_.monotonic_ns() - started_ns;
   if (swap_ns > engine_.swap_longest_ns_.load()) engine_.swap_longest_ns_.store(swap_ns);
   if (!anything) return false;
+  reserve_before_blocks_ = root_.reserve_blocks;
+  root_.format_version = kFormatVersion;
   root_.previous_checksum = root_.checksum;
   root_.cp += 1;
   TARNFS_ASSERT(root_.cp == generation_);
@@ -154,8 +156,11 @@ Status ConsistencyPoint::write_inodes() {
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
     const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
     const InodeDelta& delta = frozen.delta;
-    TARNFS_ASSIGN(frozen.written_tree, rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed,
-                                                    delta.shared, may_share ? environment_of_files() : environment()));
+    TARNFS_ASSIGN(frozen.written_tree,
+                  rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
+                               may_share ? environment_of_files() : environment(), 0, delta.reserved));
+    root_.reserve_blocks += frozen.deleted ? 0 : frozen.written_tree.reserve_blocks;
+    root_.reserve_blocks -= std::min(root_.reserve_blocks, reserve_of(record));
   }
   return {};
 }
@@ -317,8 +322,8 @@ void ConsistencyPoint::install() {
   {
     MutexLock lock(engine.usage_mutex_);
     engine.held_blocks_ = held;
-    engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable) -
-                              static_cast<std::int64_t>(engine.allocatable_before_blocks_));
+    engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable + reserve_before_blocks_) -
+                              static_cast<std::int64_t>(engine.allocatable_before_blocks_ + root_.reserve_blocks));
     engine.coming_space_.published(generation_);
     for (const auto& [number, left] : orphans_left) {
       if (!engine.coming_space_.has_orphan(number)) continue;

@@ -71,6 +71,8 @@ Engine::Engine(BlockDevice& device, const VolumeOptions& options, const Superblo
   allocatable_before_blocks_ = free_map_->unused_blocks();
   ledger_ = std::make_unique<SpaceLedger>(allocatable_before_blocks_);
   set_reserves(false, true);
+  ledger_->take(root.reserve_blocks);
+  any_reserve_ = root.reserve_blocks != 0;
 }
 
 Engine::~Engine() {
@@ -163,7 +165,7 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   if (changes_.load() != Changes::kTaken) TARNFS_TRY(obey_policy(intent));
   const auto limit_bytes = static_cast<std::int64_t>(options_.dirty_limit_bytes);
-  const bool content = intent == Intent::kWrite;
+  const bool content = intent == Intent::kWrite || intent == Intent::kReserved;
   if (dirty_bytes() >= (content ? limit_bytes / 4 : limit_bytes * 3 / 8)) {
     want_cp_soon();
     const std::int64_t wait_bytes = content ? limit_bytes * 3 / 8 : limit_bytes / 2;
@@ -216,7 +218,7 @@ Status Engine::wait_for_writes(Intent intent, std::int64_t wait_bytes, WaitNote&
   dirty_wait_.add(waited_ns);
   // A stream of writes that is faster than the disk waits for the disk; whoever else has to is held up by a
   // consistency point.
-  if (intent != Intent::kWrite) wait.waited_ns += waited_ns;
+  if (intent != Intent::kWrite && intent != Intent::kReserved) wait.waited_ns += waited_ns;
   return {};
 }
 

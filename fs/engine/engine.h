@@ -1,9 +1,9 @@
 // The engine: a volume's operations in memory, and its consistency points.
 //
 // Purpose: the implementation of Volume. Operations stand in engine_names.cpp, engine_attributes.cpp, engine_data.cpp,
-// engine_copy.cpp, engine_xattrs.cpp and engine_listing.cpp; engine_journal.cpp makes changes durable for fsync,
-// engine_recovery.cpp does them again after a crash; consistency_point.cpp writes what operations changed;
-// engine_mirror.cpp is what replication and a mirror's read-only mount need.
+// engine_reserve.cpp, engine_copy.cpp, engine_xattrs.cpp and engine_listing.cpp; engine_journal.cpp makes changes
+// durable for fsync, engine_recovery.cpp does them again after a crash; consistency_point.cpp writes what operations
+// changed; engine_mirror.cpp is what replication and a mirror's read-only mount need.
 //
 // Invariants:
 //   1. An operation changes memory only, inside the gate, under the locks of the inodes it touches, and has had the
@@ -138,6 +138,7 @@ class Engine final : public Volume {
     kRead,
     kChange,        // needs space, waits while too much is dirty
     kWrite,         // a change of content: waits earlier, so that a stream of writes leaves room for the others
+    kReserved,      // a write that takes nothing but what was kept for it, and may use the deletion reserve for copies
     kDeletion,      // a change that gives space back: may use the deletion reserve
     kReclaim,       // a deletion that follows from one that was taken: no policy keeps it back
     kOptional,      // a change that is left out when there is no space or too much is dirty
@@ -145,8 +146,8 @@ class Engine final : public Volume {
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
   static bool waits(Intent intent) {
-    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kDeletion ||
-           intent == Intent::kReclaim;
+    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kReserved ||
+           intent == Intent::kDeletion || intent == Intent::kReclaim;
   }
   // Where a page of a file is: in memory, in a block, or (both empty) nowhere: a hole.
   struct PagePlace {
@@ -204,11 +205,10 @@ class Engine final : public Volume {
   };
   void warn_of_pins_given_up(std::uint64_t now_ns);
   bool make_space(SpaceAttempts& attempts, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
-  Status find_space(std::uint64_t blocks);
   std::uint64_t orphans_blocks_left() TARNFS_EXCLUDES(usage_mutex_);
   static std::uint64_t written_blocks_min(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   static std::uint64_t blocks_left_of_orphan(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
-  void count_freed(const Operation& op, Inode& inode, std::uint64_t first_page, std::uint64_t dirty_pages)
+  void count_freed(const Operation& op, Inode& inode, std::uint64_t first_page, std::uint64_t promised_blocks)
       TARNFS_REQUIRES(inode.mutex) TARNFS_EXCLUDES(usage_mutex_);
 
   // Inodes (engine_inodes.cpp).
@@ -216,8 +216,10 @@ class Engine final : public Volume {
   Result<InodePtr> get_inode(Operation& op, InodeNumber number);
   Result<InodePtr> get_directory(Operation& op, InodeNumber number);
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
-  void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) TARNFS_REQUIRES(inode.mutex);
+  void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved = false)
+      TARNFS_REQUIRES(inode.mutex);
   void cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
+  static std::uint64_t drop_reserved(Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
   void charge_path(Operation& op, const Inode& inode, std::uint64_t index) TARNFS_REQUIRES(inode.mutex);
   static void drop_shared(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end)
       TARNFS_REQUIRES(inode.mutex);
@@ -228,6 +230,7 @@ class Engine final : public Volume {
   Result<PageRef> page_in_memory(Operation& op, const Inode& inode, std::uint64_t index)
       TARNFS_REQUIRES_SHARED(inode.mutex);
   Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
+  static std::uint64_t block_count_of(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
   void count_protected(std::uint32_t flags_before, std::uint32_t flags_after);
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
@@ -287,8 +290,10 @@ class Engine final : public Volume {
   Status read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
   bool notes_access(const InodeRecord& record, Timestamp now) const;
   void touch_accessed(InodeNumber number);
-  Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data)
-      TARNFS_REQUIRES(inode.mutex);
+  Status write_in_memory(Operation& op, InodeNumber number, std::uint64_t offset_bytes, std::span<const std::byte> data,
+                         WriteOptions options, bool from_reserve_only);
+  Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
+                     bool from_reserve_only) TARNFS_REQUIRES(inode.mutex);
   Status resize(Operation& op, Inode& inode, std::uint64_t size_bytes) TARNFS_REQUIRES(inode.mutex);
   Status touch_nodes(Operation& op, const Inode& inode, std::uint64_t first, std::uint64_t last)
       TARNFS_REQUIRES_SHARED(inode.mutex);
@@ -297,6 +302,27 @@ class Engine final : public Volume {
   Result<std::uint64_t> next_data_page(Operation& op, const Inode& inode, std::uint64_t from)
       TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const;
+
+  // Space that is kept for pages (engine_reserve.cpp).
+  struct ReservePlan;
+  struct FallocateStep;
+  static Result<TreeSpan> page_span(Operation& op, const Inode& inode, std::uint64_t index)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  static Result<RangeSet> reserved_pages(Operation& op, const Inode& inode, std::uint64_t first, std::uint64_t last)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  static Result<ReservePlan> plan_reserve(Operation& op, const Inode& inode, std::uint64_t first, std::uint64_t end,
+                                          const RangeSet& zeroed, std::size_t spans_max)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  void reserve_pages(Operation& op, Inode& inode, const ReservePlan& plan) TARNFS_REQUIRES(inode.mutex);
+  static std::uint64_t reserve_blocks_max(std::uint64_t pages);
+  static Status read_reserved(Operation& op, const Inode& inode, std::span<const JournalPageRange> ranges)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  Status replay_reserved(Operation& op, Inode& inode, std::span<const JournalPageRange> ranges)
+      TARNFS_REQUIRES(inode.mutex);
+  static Status check_fallocate(const Inode& inode, const FallocateOptions& options)
+      TARNFS_REQUIRES_SHARED(inode.mutex);
+  Result<FallocateStep> fallocate_part(Operation& op, InodeNumber number, std::uint64_t offset_bytes,
+                                       std::uint64_t end_bytes, const FallocateOptions& options, bool keeps_more);
 
   // Copies that share blocks (engine_copy.cpp).
   struct CopyRange;
@@ -469,6 +495,7 @@ class Engine final : public Volume {
   std::unique_ptr<BlockWriter> writer_;  // the consistency point's thread
   std::unique_ptr<FreeMap> free_map_;
   std::unique_ptr<ShareMap> shares_;
+  std::atomic<bool> any_reserve_{false};           // space is kept for some page, or was
   Mutex reserves_mutex_;                           // the ledger's reserves; they are read without it
   std::atomic<bool> sharing_{false};               // the ledger keeps what the share map may need; set under it
   std::optional<Error> unwritable_;                // why a read-only volume must stay one; before the threads
@@ -516,7 +543,8 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
     if (shut_down_) return Error(ErrorCode::kIo);
     if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
     const std::uint64_t view = view_.load();
-    const bool deletion = intent == Intent::kDeletion || intent == Intent::kReclaim || intent == Intent::kHousekeeping;
+    const bool deletion = intent == Intent::kDeletion || intent == Intent::kReclaim ||
+                          intent == Intent::kHousekeeping || intent == Intent::kReserved;
     if (intent == Intent::kReplay) {
       if (ledger_ != nullptr) ledger_->take(blocks_max);
     } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {

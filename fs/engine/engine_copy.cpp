@@ -134,7 +134,11 @@ Result<std::uint64_t> Engine::copy_range(InodeNumber from, std::uint64_t from_of
   if (range.shares) {
     TARNFS_TRY(write_much_of_source(range));
     TARNFS_ASSIGN(const bool enabled, enable_sharing());
-    if (enabled) return copy_by_reference(range);
+    if (enabled) {
+      auto copied = copy_by_reference(range);
+      // Where space is kept for the target, the content can be written all the same.
+      if (copied.ok() || copied.error().code() != ErrorCode::kNoSpace || !any_reserve_) return copied;
+    }
   }
   return copy_through_buffer(range);
 }
@@ -266,6 +270,10 @@ Result<Engine::CopyStep> Engine::share_range(Operation& op, const CopyRange& ran
     return CopyStep{0, needed};
   }
   begin_change(op, *target);
+  if (target->has_reserve()) {  // what was kept for the range is given back
+    plan.cut_first = plan.first;
+    plan.cut_end = plan.first + plan.pointers.size();
+  }
   if (plan.cut_first < plan.cut_end) cut_pages(op, *target, plan.cut_first, plan.cut_end);
   put_shared(op, *target, plan.first, plan.pointers);
   for (std::size_t i = 0; i < plan.contents.size(); ++i) {
@@ -289,6 +297,10 @@ Status Engine::plan_pages(Operation& op, const Inode& source, const Inode& targe
       plan.pointers[i] = changed->pointer;
       plan.contents[i] = std::move(changed->page);
     }
+  }
+  // Of what is kept for the source nothing is copied.
+  for (BlockPointer& pointer : plan.pointers) {
+    if (pointer.is_hole()) pointer = BlockPointer{};
   }
   for (const std::size_t edge : {std::size_t{0}, plan.pointers.size() - 1}) {
     if (!plan.is_whole(edge)) TARNFS_TRY(plan_edge(op, source, target, edge, plan));

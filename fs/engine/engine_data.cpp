@@ -196,7 +196,8 @@ Status Engine::touch_nodes(Operation& op, const Inode& inode, std::uint64_t firs
 }
 
 // Puts `data` into pages. The old content of pages that are only partly written is read before anything changes.
-Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data) {
+Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
+                           bool from_reserve_only) {
   const std::uint64_t end_bytes = offset_bytes + data.size();
   const std::uint64_t first = offset_bytes / kBlockSize;
   const std::uint64_t last = (end_bytes - 1) / kBlockSize;
@@ -209,13 +210,20 @@ Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_byt
     TARNFS_ASSIGN(last_old, page_in_memory(op, inode, last));
   }
   TARNFS_TRY(touch_nodes(op, inode, first, last));
+  TARNFS_ASSIGN(const RangeSet reserved, reserved_pages(op, inode, first, last));
+  if (from_reserve_only) {
+    const bool has_own = inode.dirty_generation == op.generation;
+    const std::uint64_t own_pages = has_own ? inode.open.pages.count(first, last + 1) : 0;
+    if (reserved.count() + own_pages < last - first + 1) return Error(ErrorCode::kNoSpace);
+  }
   begin_change(op, inode);
   for (std::uint64_t index = first; index <= last; ++index) {
+    const bool is_reserved = reserved.contains(index);
     const std::uint64_t from = std::max(offset_bytes, index * kBlockSize);
     const std::uint64_t to = std::min(end_bytes, (index + 1) * kBlockSize);
     const auto part = data.subspan(from - offset_bytes, to - from);
     if (part.size() == kBlockSize) {
-      put_page(op, inode, index, PageRef::copy_of(part));
+      put_page(op, inode, index, PageRef::copy_of(part), is_reserved);
       continue;
     }
     // The open generation's own page is changed in place, unless somebody reads it just now.
@@ -230,7 +238,7 @@ Status Engine::write_pages(Operation& op, Inode& inode, std::uint64_t offset_byt
     }
     page.make_unique();
     std::memcpy(page.mutable_bytes().data() + from % kBlockSize, part.data(), part.size());
-    put_page(op, inode, index, std::move(page));
+    put_page(op, inode, index, std::move(page), is_reserved);
   }
   return {};
 }
@@ -242,21 +250,37 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
     return Error(ErrorCode::kFileTooBig);
   }
   const std::uint64_t first = offset_bytes / kBlockSize;
-  const std::uint64_t blocks =
-      blocks_for_pages(first, pages_for(offset_bytes + data.size()) - first) + blocks_for_inode();
-  return run(Intent::kWrite, blocks, [&](Operation& op) -> Status {
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-    WriteLock lock(inode->mutex);
-    if (inode->deleted) return Error(ErrorCode::kStale);
-    TARNFS_TRY(check_regular(inode->record));
-    const std::uint32_t flags = options.from_page_cache ? 0 : inode->record.flags;
-    if ((flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
-    if ((flags & FS_APPEND_FL) != 0 && offset_bytes < inode->record.size_bytes) return Error(ErrorCode::kNotPermitted);
-    TARNFS_TRY(write_pages(op, *inode, offset_bytes, data));
-    set_size(*inode, std::max(inode->record.size_bytes, offset_bytes + data.size()));
-    if (!options.from_page_cache) touch_written(op, *inode);
-    return {};
-  });
+  const std::uint64_t pages = pages_for(offset_bytes + data.size()) - first;
+  const std::uint64_t blocks = blocks_for_pages(first, pages) + blocks_for_inode();
+  const auto write_as = [&](Intent intent) {
+    const bool from_reserve_only = intent == Intent::kReserved;
+    return run(intent, from_reserve_only ? blocks - pages : blocks, [&](Operation& op) {
+      return write_in_memory(op, number, offset_bytes, data, options, from_reserve_only);
+    });
+  };
+  // When others could not write this any more, it may be what fallocate has kept space for.
+  if (any_reserve_ && ledger_ != nullptr && ledger_->available_to_users_blocks() < blocks) {
+    Status drawn = write_as(Intent::kReserved);
+    if (drawn.ok() || drawn.error().code() != ErrorCode::kNoSpace) return drawn;
+  }
+  Status written = write_as(Intent::kWrite);
+  const bool full = !written.ok() && written.error().code() == ErrorCode::kNoSpace;
+  return full && any_reserve_ ? write_as(Intent::kReserved) : written;
+}
+
+Status Engine::write_in_memory(Operation& op, InodeNumber number, std::uint64_t offset_bytes,
+                               std::span<const std::byte> data, WriteOptions options, bool from_reserve_only) {
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+  WriteLock lock(inode->mutex);
+  if (inode->deleted) return Error(ErrorCode::kStale);
+  TARNFS_TRY(check_regular(inode->record));
+  const std::uint32_t flags = options.from_page_cache ? 0 : inode->record.flags;
+  if ((flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
+  if ((flags & FS_APPEND_FL) != 0 && offset_bytes < inode->record.size_bytes) return Error(ErrorCode::kNotPermitted);
+  TARNFS_TRY(write_pages(op, *inode, offset_bytes, data, from_reserve_only));
+  set_size(*inode, std::max(inode->record.size_bytes, offset_bytes + data.size()));
+  if (!options.from_page_cache) touch_written(op, *inode);
+  return {};
 }
 
 // Makes the bytes [first_byte, end_byte) zero: whole pages become holes.
@@ -304,15 +328,18 @@ Status Engine::zero_range(Operation& op, Inode& inode, std::uint64_t first_byte,
 Status Engine::resize(Operation& op, Inode& inode, std::uint64_t size_bytes) {
   TARNFS_TRY(check_regular(inode.record));
   if (size_bytes > kFileSizeMaxBytes) return Error(ErrorCode::kFileTooBig);
-  if (size_bytes < inode.record.size_bytes) TARNFS_TRY(zero_range(op, inode, size_bytes, kEndOfFile));
+  // What is kept behind the end goes with a truncation to the same size too.
+  const bool cuts_reserve = size_bytes == inode.record.size_bytes && inode.has_reserve();
+  if (size_bytes < inode.record.size_bytes || cuts_reserve) TARNFS_TRY(zero_range(op, inode, size_bytes, kEndOfFile));
   begin_change(op, inode);
   set_size(inode, size_bytes);
   return {};
 }
 
 Result<Attributes> Engine::change_attributes(InodeNumber number, const AttributeChanges& changes) {
-  // A new size takes no space, but for one page and the nodes above the cut.
-  const Intent intent = changes.size_bytes ? Intent::kDeletion : Intent::kChange;
+  // Only an ACL takes space for longer than to the next consistency point. What was kept for a file can be used on a
+  // full volume, and then its times must be noted.
+  const Intent intent = changes.mode ? Intent::kChange : Intent::kDeletion;
   std::uint64_t blocks = blocks_for_inode();
   if (changes.size_bytes) blocks += 1 + kTreeHeightMax + 1 + blocks_for_cut();
   if (changes.mode) blocks += blocks_for_xattrs();
@@ -351,32 +378,6 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
       record.ctime_nanoseconds = changes.changed->nanoseconds;
     }
     return attributes_of(*inode);
-  });
-}
-
-Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::uint64_t length_bytes,
-                         FallocateOptions options) {
-  if (length_bytes == 0 || (options.punch_hole && !options.keep_size)) return Error(ErrorCode::kInvalid);
-  if (offset_bytes > kFileSizeMaxBytes || length_bytes > kFileSizeMaxBytes - offset_bytes) {
-    return Error(ErrorCode::kFileTooBig);
-  }
-  const std::uint64_t end_bytes = offset_bytes + length_bytes;
-  const bool zeroes = options.punch_hole || options.zero_range;
-  // Every change goes to a new block, so space can be found missing here but not be set aside for later writes.
-  if (!zeroes && takes_changes()) TARNFS_TRY(find_space(pages_for(length_bytes)));
-  const std::uint64_t blocks = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() + blocks_for_inode();
-  return run(options.punch_hole ? Intent::kDeletion : Intent::kChange, blocks, [&](Operation& op) -> Status {
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-    WriteLock lock(inode->mutex);
-    if (inode->deleted) return Error(ErrorCode::kStale);
-    TARNFS_TRY(check_regular(inode->record));
-    if ((inode->record.flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
-    if (zeroes && (inode->record.flags & FS_APPEND_FL) != 0) return Error(ErrorCode::kNotPermitted);
-    if (zeroes) TARNFS_TRY(zero_range(op, *inode, offset_bytes, end_bytes));
-    begin_change(op, *inode);
-    if (!options.keep_size) set_size(*inode, std::max(inode->record.size_bytes, end_bytes));
-    touch_written(op, *inode);
-    return {};
   });
 }
 

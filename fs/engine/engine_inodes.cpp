@@ -65,7 +65,8 @@ void Engine::begin_change(Operation& op, Inode& inode) {
   dirty_.push_back(inode.shared_from_this());
 }
 
-void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page) {
+// `is_reserved`: a block is kept for the page.
+void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved) {
   const std::uint64_t group = index & ~(kPointersPerNode - 1);
   if (logs_content(inode)) inode.unlogged.pages.add(index, index + 1);
   supersede(op, inode, index, index + 1);
@@ -74,7 +75,12 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   drop_shared(op, inode, index, index + 1);
   if (!inode.open.pages.put(index, std::move(page))) return;
   op.dirty_bytes_added += kBlockSize;
-  op.charge(1);
+  if (is_reserved) {
+    inode.open.drawn.add(index, index + 1);
+    ++inode.open.drawn_count;
+  } else {
+    op.charge(1);
+  }
   if (first_in_group) charge_path(op, inode, index);
 }
 
@@ -99,7 +105,11 @@ unsigned Engine::height_above(const Inode& inode, std::uint64_t index) {
   };
   unsigned height = std::max<unsigned>(inode.record.height, height_for(index + 1));
   height = std::max<unsigned>(height, height_of_size(inode.record));
-  if (inode.frozen != nullptr) height = std::max<unsigned>(height, height_of_size(inode.frozen->record));
+  height = std::max<unsigned>(height, height_for(inode.open.reserved.end()));
+  if (inode.frozen != nullptr) {
+    height = std::max<unsigned>(height, height_of_size(inode.frozen->record));
+    height = std::max<unsigned>(height, height_for(inode.frozen->delta.reserved.end()));
+  }
   return height;
 }
 
@@ -114,11 +124,25 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
   op.dirty_bytes_added -= static_cast<std::int64_t>(dirty_pages * kBlockSize);
   drop_shared(op, inode, first, end);
   inode.open.removed.add(first, end);
-  if (end == kEndOfFile) count_freed(op, inode, first, dirty_pages);
+  const std::uint64_t promised_blocks = dirty_pages + drop_reserved(inode, first, end);
+  if (end == kEndOfFile) count_freed(op, inode, first, promised_blocks);
   supersede(op, inode, first, end);
   if (!logs_content(inode)) return;
   inode.unlogged.pages.remove(first, end);
+  inode.unlogged.reserved.remove(first, end);
   inode.unlogged.cut.add(first, end);
+}
+
+// How many blocks more than there are pages in [first, end) the open generation had promised for them; a negative
+// number, in a type without sign, where pages took what an older generation had kept.
+std::uint64_t Engine::drop_reserved(Inode& inode, std::uint64_t first, std::uint64_t end) {
+  InodeDelta& open = inode.open;
+  if (open.reserved.empty() && open.drawn_count == 0) return 0;
+  const std::uint64_t before = open.reserved.count() - open.drawn_count;
+  open.reserved.remove(first, end);
+  open.drawn.remove(first, end);
+  open.drawn_count = open.drawn.count();
+  return before - (open.reserved.count() - open.drawn_count);
 }
 
 std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const {
@@ -167,6 +191,33 @@ Result<std::string> Engine::content_of(Operation& op, const Inode& inode) {
   return content;
 }
 
+// With what is kept for the inode. What is dirty may replace blocks or add to them: never more than the file can have,
+// never fewer than it has.
+std::uint64_t Engine::block_count_of(const Inode& inode) {
+  const InodeRecord& record = inode.record;
+  const InodeDelta& open = inode.open;
+  std::uint64_t written = record.layout == kInodeInlineTarget ? 0 : record.block_count + reserve_of(record);
+  const auto cut_off = [&](std::uint64_t first) {
+    if (first == kEndOfFile) return;
+    const unsigned nodes_above = record.height - std::min(record.height, height_for(first));
+    written = std::min<std::uint64_t>(written, first == 0 ? 0 : dense_tree_blocks(first) + nodes_above);
+  };
+  const std::uint64_t open_end = open.removed.tail_first();
+  std::uint64_t added = open.pages.size() - open.drawn_count + open.shared.size();
+  added += open.reserved.count();
+  added -= std::min(added, open.kept_again);
+  std::uint64_t page_count = std::max((record.size_bytes + kBlockSize - 1) / kBlockSize, open.reserved.end());
+  cut_off(open_end);
+  if (inode.frozen != nullptr) {
+    const InodeDelta& frozen = inode.frozen->delta;
+    cut_off(frozen.removed.tail_first());
+    added += std::min<std::uint64_t>(open_end, frozen.pages.size() - frozen.drawn_count + frozen.shared.size());
+    added += std::min(open_end, frozen.reserved.count() - std::min(frozen.reserved.count(), frozen.kept_again));
+    page_count = std::max(page_count, std::min(open_end, frozen.reserved.end()));
+  }
+  return std::min(written + dense_tree_blocks(added), std::max(written, dense_tree_blocks(page_count)));
+}
+
 Attributes Engine::attributes_of(const Inode& inode) const {
   const InodeRecord& record = inode.record;
   Attributes attributes;
@@ -183,15 +234,7 @@ Attributes Engine::attributes_of(const Inode& inode) const {
   attributes.modified = {record.mtime_seconds, record.mtime_nanoseconds};
   attributes.changed = {record.ctime_seconds, record.ctime_nanoseconds};
   attributes.born = {record.btime_seconds, record.btime_nanoseconds};
-  // What is dirty may replace blocks or add to them: never more than the file can have, never fewer than it has.
-  const bool emptied = inode.open.removed.contains(0) && inode.open.removed.next_outside(0) == kEndOfFile;
-  const std::uint64_t written = emptied || record.layout == kInodeInlineTarget ? 0 : record.block_count;
-  std::uint64_t dirty = inode.open.pages.size() + inode.open.shared.size();
-  if (inode.frozen != nullptr && !emptied) {
-    dirty += inode.frozen->delta.pages.size() + inode.frozen->delta.shared.size();
-  }
-  const std::uint64_t pages = (record.size_bytes + kBlockSize - 1) / kBlockSize;
-  attributes.block_count = std::min(written + dense_tree_blocks(dirty), std::max(written, dense_tree_blocks(pages)));
+  attributes.block_count = block_count_of(inode);
   return attributes;
 }
 

@@ -131,6 +131,7 @@ std::uint64_t Engine::unlogged_blocks(std::span<const InodePtr> inodes) {
   for (const InodePtr& inode : inodes) {
     ReadLock lock(inode->mutex);
     const std::uint64_t pages = inode->unlogged.pages.count();
+    blocks += inode->unlogged.reserved.ranges().size() * sizeof(JournalPageRange) / kBlockSize;
     blocks += pages - std::min<std::uint64_t>(inode->open.placed.size(), pages);
     blocks += inode->open.placed.size() * sizeof(std::uint64_t) / kBlockSize;
     if (const UnloggedChanges* const frozen = frozen_unlogged(*inode)) blocks += frozen->pages.count();
@@ -167,13 +168,17 @@ bool Engine::log_state(Operation& op, Inode& inode, JournalBatch& batch) {
   state.attributes = journal_attributes_of(inode.record);
   RangeSet cut = inode.unlogged.cut;
   RangeSet pages = inode.unlogged.pages;
+  RangeSet reserved = inode.unlogged.reserved;
   if (frozen != nullptr) {
     // The frozen generation's pages come before what the open one cut.
     for (const auto& [first, end] : cut.ranges()) frozen->pages.remove(first, end);
+    for (const auto& [first, end] : cut.ranges()) frozen->reserved.remove(first, end);
     for (const auto& [first, end] : frozen->pages.ranges()) pages.add(first, end);
+    for (const auto& [first, end] : frozen->reserved.ranges()) reserved.add(first, end);
     for (const auto& [first, end] : frozen->cut.ranges()) cut.add(first, end);
   }
   for (const auto& [first, end] : cut.ranges()) state.cut.push_back({first, end});
+  for (const auto& [first, end] : reserved.ranges()) state.reserved.push_back({first, end});
   for (const auto& [first, end] : pages.ranges()) {
     auto placed = inode.open.placed.lower_bound(first);
     for (std::uint64_t index = first; index < end; ++index) {

@@ -147,6 +147,12 @@ Status Engine::replay_rename(Operation& op, const JournalRename& rename) TARNFS_
 Status Engine::replay_state(const JournalRecord& record, const JournalInodeState& state,
                             std::span<const PageRef> pages) {
   std::uint64_t blocks = blocks_for_inode() + blocks_for_xattrs() + state.cut.size() * blocks_for_cut();
+  for (const JournalPageRange& range : state.reserved) {
+    if (range.end_page > kFileSizeMaxBytes / kBlockSize || range.first_page >= range.end_page) {
+      return Error(ErrorCode::kInvalid, "a range of pages that cannot be");
+    }
+    blocks += reserve_blocks_max(range.end_page - range.first_page);
+  }
   for (const JournalPages& run : state.pages) {
     if (run.first_page > kFileSizeMaxBytes / kBlockSize) return Error(ErrorCode::kInvalid, "a page that cannot be");
     blocks += blocks_for_pages(run.first_page, run.checksums.size());
@@ -167,6 +173,7 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
     if ((inode->record.mode & S_IFMT) != (state.attributes.mode & S_IFMT)) {
       return Error(ErrorCode::kInvalid, "an inode of another type");
     }
+    TARNFS_TRY(read_reserved(op, *inode, state.reserved));
     if (state.xattrs) {
       XattrSet set;
       if (!state.xattrs->empty()) {
@@ -177,6 +184,7 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
     }
     begin_change(op, *inode);
     for (const JournalPageRange& range : state.cut) cut_pages(op, *inode, range.first_page, range.end_page);
+    TARNFS_TRY(replay_reserved(op, *inode, state.reserved));
     std::size_t next = 0;
     for (const JournalPages& run : state.pages) {
       for (std::uint64_t i = 0; i < run.checksums.size(); ++i) {

@@ -32,30 +32,19 @@ bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
   return taken.ok();
 }
 
-// Whether so many blocks could be written now. What was freed counts after the consistency point that frees it.
-Status Engine::find_space(std::uint64_t blocks) {
-  if (blocks > size_blocks_.load()) return Error(ErrorCode::kNoSpace);
-  WaitNote wait(cp_wait_);
-  SpaceAttempts attempts;
-  while (blocks > ledger_->available_to_users_blocks()) {
-    if (NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
-    if (!make_space(attempts, wait)) return Error(ErrorCode::kNoSpace);
-  }
-  return {};
-}
-
 std::uint64_t Engine::orphans_blocks_left() {
   MutexLock lock(usage_mutex_);
   return coming_space_.orphans_blocks();
 }
 
-// The inode has at least so many blocks in what is written or being written.
+// The inode has at least so many blocks, or has them kept for it, in what is written or being written.
 std::uint64_t Engine::written_blocks_min(const Inode& inode) {
   if (inode.record.layout == kInodeInlineTarget) return 0;
-  if (inode.frozen == nullptr) return inode.record.block_count;
+  const std::uint64_t blocks = inode.record.block_count + reserve_of(inode.record);
+  if (inode.frozen == nullptr) return blocks;
   // What a cut of the running consistency point leaves is not known before it has walked the tree.
   if (!inode.frozen->delta.removed.empty()) return 0;
-  return std::max<std::uint64_t>(inode.record.block_count, inode.frozen->delta.pages.size());
+  return std::max<std::uint64_t>(blocks, inode.frozen->delta.pages.size());
 }
 
 // What no generation's count of freed blocks has yet.
@@ -65,17 +54,19 @@ std::uint64_t Engine::blocks_left_of_orphan(const Inode& inode) {
   return written - std::min(written, inode.open.freed_blocks);
 }
 
-// All from `first_page` on is cut off, among it so many pages that had blocks promised. Of the written tree no more can
-// be left than leads to the pages before.
-void Engine::count_freed(const Operation& op, Inode& inode, std::uint64_t first_page, std::uint64_t dirty_pages) {
+// All from `first_page` on is cut off, among it what had so many blocks promised. Of the written tree no more can be
+// left than leads to the pages before.
+void Engine::count_freed(const Operation& op, Inode& inode, std::uint64_t first_page, std::uint64_t promised_blocks) {
+  // What was kept again without a promise is in the written tree's blocks.
+  const std::uint64_t promised = promised_blocks - std::min(promised_blocks, inode.open.kept_again);
   const std::uint64_t written = written_blocks_min(inode);
   const std::uint64_t left = tree_blocks_max(first_page);
   const std::uint64_t freed = written - std::min(written, left);
   const std::uint64_t more = freed - std::min(freed, inode.open.freed_blocks);
   inode.open.freed_blocks += more;
-  if (more + dirty_pages == 0) return;
+  if (more + promised == 0) return;
   MutexLock lock(usage_mutex_);
-  coming_space_.add_freed(op.generation, dirty_pages, inode.number, more);
+  coming_space_.add_freed(op.generation, promised, inode.number, more);
 }
 
 FileSystemUsage Engine::usage() {
@@ -85,7 +76,7 @@ FileSystemUsage Engine::usage() {
   usage.size_blocks = end_of_data_blocks(root.size_blocks) - kFirstDataBlock;
   usage.inode_count = inode_count_.load();
   if (ledger_ == nullptr) {
-    usage.free_blocks = usage.size_blocks - std::min(root.used_blocks, usage.size_blocks);
+    usage.free_blocks = usage.size_blocks - std::min(root.used_blocks + root.reserve_blocks, usage.size_blocks);
     usage.available_blocks = usage.free_blocks;
     usage.inode_count = root.inode_count;
     return usage;

@@ -8,8 +8,11 @@
 //      of a consistency point changes them. An inline symlink's pointers never change.
 //   2. A page's content is, in this order: open.pages, open.shared, a hole if in open.removed, frozen.pages,
 //      frozen.shared, a hole if in frozen.removed, the tree. No page is in `pages` and in `shared` of one delta.
-//   3. Bytes of the last page beyond size_bytes are zero.
-//   4. dirty_generation != 0: the inode is in the engine's list of dirty inodes, whose reference keeps it in memory. As
+//   3. A page of `reserved` has no content below it and a block promised; when it is put into `pages` it takes that.
+//   Also
+//      those that the tree, or the frozen changes, have reserved.
+//   4. Bytes of the last page beyond size_bytes are zero.
+//   5. dirty_generation != 0: the inode is in the engine's list of dirty inodes, whose reference keeps it in memory. As
 //      long as `frozen` is set the running consistency point does.
 //
 // Thread safety: `mutex` guards all but `number`. A FrozenInode's fields are written before the consistency point's
@@ -30,30 +33,37 @@
 
 namespace tarnfs {
 
-// What one generation changed in a file: `removed` is cut out first, then `pages` and `shared` are put in. Those that
-// are in `placed` too stand in their blocks already. A block in `shared` is one that some page had at the end of the
-// generation before: so only the consistency point of this one can free it, and that counts these references first.
+// What one generation changed in a file: `removed` is cut out first, then space is kept for the holes of `reserved`,
+// then `pages` and `shared` are put in. Those that are in `placed` too stand in their blocks already. A block in
+// `shared` is one that some page had at the end of the generation before: so only the consistency point of this one can
+// free it, and that counts these references first.
 struct InodeDelta {
   RangeSet removed;
   PageMap pages;
   PlacedPages placed;
   SharedPages shared;
+  RangeSet reserved;
+  RangeSet drawn;                  // of `pages`: those that took a block which was kept for them
+  std::uint64_t drawn_count = 0;   // how many
+  std::uint64_t kept_again = 0;    // how many of `reserved` were so before, and had nothing promised for it
   std::uint64_t freed_blocks = 0;  // what `removed` gives back at least, as ComingSpace counts it
 
-  bool changes_pages() const { return !removed.empty() || !pages.empty() || !shared.empty(); }
+  bool changes_pages() const { return !removed.empty() || !pages.empty() || !shared.empty() || !reserved.empty(); }
 };
 
-// What of a generation's changes no batch of the journal has yet. In this order: `cut` first, then `pages`.
+// What of a generation's changes no batch of the journal has yet. In this order: `cut` first, then `reserved`, then
+// `pages`.
 struct UnloggedChanges {
   bool attributes = false;
   bool size = false;
   bool xattrs = false;
   RangeSet cut;
+  RangeSet reserved;
   RangeSet pages;
 
   bool any() const { return attributes || any_data() || xattrs; }
   // What fdatasync(2) asks for: what it takes to read the data.
-  bool any_data() const { return size || !cut.empty() || !pages.empty(); }
+  bool any_data() const { return size || !cut.empty() || !reserved.empty() || !pages.empty(); }
 };
 
 struct FrozenInode {
@@ -77,6 +87,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
   std::uint64_t dirty_generation TARNFS_GUARDED_BY(mutex) = 0;
   UnloggedChanges unlogged TARNFS_GUARDED_BY(mutex);  // of the open generation
   bool deleted TARNFS_GUARDED_BY(mutex) = false;
+
+  // Whether space may be kept for pages of it.
+  bool has_reserve() const TARNFS_REQUIRES_SHARED(mutex) {
+    return reserve_of(record) != 0 || !open.reserved.empty() || (frozen != nullptr && !frozen->delta.reserved.empty());
+  }
 
   // Takes the open changes away for the consistency point of their generation.
   void freeze() TARNFS_REQUIRES(mutex) {

@@ -2,9 +2,11 @@
 // that running out of space is told before anything is done.
 //
 // Invariants:
-//   1. available + promised of all generations + promised of running operations = blocks that may be given out.
+//   1. available + promised of all generations + promised of running operations + kept for inodes (RootBlock) = blocks
+//      that may be given out.
 //   2. Ordinary operations leave `deletion_reserve` + `cp_reserve` alone, deletions leave `cp_reserve`, so that deletes
-//      and consistency points work on a full volume.
+//      and consistency points work on a full volume. So do other operations that take nothing for longer than to the
+//      next consistency point.
 //
 // Thread safety: any thread.
 #pragma once
@@ -30,7 +32,7 @@ class SpaceLedger {
   // The reserves are 0 at first.
   explicit SpaceLedger(std::uint64_t allocatable_blocks) : available_(static_cast<std::int64_t>(allocatable_blocks)) {}
 
-  // Promises `blocks`, or returns false. `deletion`: the operation gives space back in the end.
+  // Promises `blocks`, or returns false. `deletion`: the operation gives space back in the end, or takes none for long.
   bool promise(std::uint64_t blocks, bool deletion) {
     const auto wanted = static_cast<std::int64_t>(blocks);
     const auto floor = [&] { return cp_reserve_.load() + (deletion ? 0 : deletion_reserve_.load()); };

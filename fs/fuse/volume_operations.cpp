@@ -8,6 +8,11 @@
 namespace tarnfs {
 namespace {
 
+// How much content so many blocks can be: the others are nodes, one for every 128 and for every 128 of these.
+std::uint64_t content_blocks_of(std::uint64_t blocks) {
+  return blocks - blocks / kPointersPerNode;
+}
+
 void answer_statfs(fuse_req_t request, fuse_ino_t /*inode*/) {
   // A volume that has stopped shows what it last had.
   if (const Status settled = file_system_of(request).settle_usage();
@@ -21,7 +26,7 @@ void answer_statfs(fuse_req_t request, fuse_ino_t /*inode*/) {
   result.f_frsize = kBlockSize;
   result.f_blocks = usage.size_blocks;
   result.f_bfree = usage.free_blocks;
-  result.f_bavail = usage.available_blocks;
+  result.f_bavail = content_blocks_of(usage.available_blocks);  // what fallocate can have
   // Inodes are made as they are needed: as many more as there are free blocks is a promise that can be kept.
   result.f_files = usage.inode_count + usage.free_blocks;
   result.f_ffree = usage.free_blocks;

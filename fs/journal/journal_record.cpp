@@ -102,8 +102,9 @@ void encode_body(const JournalInodeState& state, JournalRecordHeader& header, By
   encoder.put(static_cast<std::uint32_t>(state.xattrs ? state.xattrs->size() : 0));
   encoder.put(static_cast<std::uint32_t>(state.cut.size()));
   encoder.put(static_cast<std::uint32_t>(state.pages.size()));
-  encoder.put(std::uint32_t{0});
+  encoder.put(static_cast<std::uint32_t>(state.reserved.size()));
   for (const JournalPageRange& range : state.cut) encoder.put(range);
+  for (const JournalPageRange& range : state.reserved) encoder.put(range);
   for (const JournalPages& run : state.pages) {
     encoder.put(JournalPageRun{run.first_page, run.address.value, static_cast<std::uint32_t>(run.checksums.size()), 0});
     encoder.put_bytes(std::as_bytes(std::span(run.checksums)));
@@ -128,8 +129,9 @@ JournalInodeState decode_state(const JournalRecordHeader& header, ByteDecoder& d
   const auto xattr_bytes = decoder.get<std::uint32_t>();
   const auto cut_count = decoder.get<std::uint32_t>();
   const auto run_count = decoder.get<std::uint32_t>();
-  decoder.get<std::uint32_t>();
+  const auto reserved_count = decoder.get<std::uint32_t>();
   get_elements(decoder, cut_count, state.cut);
+  get_elements(decoder, reserved_count, state.reserved);
   for (std::uint32_t i = 0; i < run_count && decoder.ok(); ++i) {
     const auto run = decoder.get<JournalPageRun>();
     JournalPages pages;

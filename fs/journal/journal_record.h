@@ -67,7 +67,8 @@ struct JournalInodeState {
   JournalAttributes attributes;
   std::optional<std::vector<std::byte>> xattrs;  // absent: as they were; empty: none
   std::vector<JournalPageRange> cut;             // taken out first
-  std::vector<JournalPages> pages;               // put in then, ascending
+  std::vector<JournalPageRange> reserved;        // space is kept for their holes then
+  std::vector<JournalPages> pages;               // put in at last, ascending
 };
 
 struct JournalRecord {

@@ -26,13 +26,15 @@ constexpr std::uint64_t span_blocks(unsigned level) {
 }  // namespace
 
 TreeRoot tree_of(const InodeRecord& record) {
-  return TreeRoot{record.pointers, record.height, record.block_count};
+  return TreeRoot{record.pointers, record.height, record.block_count, reserve_of(record)};
 }
 
 void store_tree(InodeRecord& record, const TreeRoot& tree) {
   record.pointers = tree.pointers;
   record.height = tree.height;
   record.block_count = tree.block_count;
+  record.reserve_low = static_cast<std::uint16_t>(tree.reserve_blocks);
+  record.reserve_high = static_cast<std::uint32_t>(tree.reserve_blocks >> 16);
 }
 
 std::uint64_t capacity_blocks(std::uint8_t height) {
@@ -43,6 +45,12 @@ std::uint8_t height_for(std::uint64_t blocks) {
   std::uint8_t height = 0;
   while (capacity_blocks(height) < blocks) ++height;
   return height;
+}
+
+std::uint64_t whole_blocks(unsigned level) {
+  std::uint64_t blocks = 1;
+  for (; level > 0; --level) blocks = blocks * kPointersPerNode + 1;
+  return blocks;
 }
 
 std::uint64_t dense_tree_blocks(std::uint64_t data_blocks) {
@@ -92,7 +100,7 @@ Status find_pointers(const TreeRoot& tree, std::uint64_t first, std::span<BlockP
     const std::size_t count = std::min<std::uint64_t>(in_node, out.size() - done);
     TARNFS_ASSIGN(const BlockPointer leaf, find_node(tree, index, 1, source));
     if (leaf.is_hole()) {
-      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(done), count, BlockPointer{});
+      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(done), count, leaf);
     } else {
       TARNFS_ASSIGN(const PageRef node, source.get(leaf));
       std::memcpy(static_cast<void*>(&out[done]), node.data() + (index & kNodeMask) * sizeof(BlockPointer),
@@ -101,6 +109,33 @@ Status find_pointers(const TreeRoot& tree, std::uint64_t first, std::span<BlockP
     done += count;
   }
   return {};
+}
+
+namespace {
+
+SpanKind kind_of(const BlockPointer& pointer) {
+  if (!pointer.is_hole()) return SpanKind::kData;
+  return pointer.is_reserved() ? SpanKind::kReserved : SpanKind::kHole;
+}
+
+}  // namespace
+
+Result<TreeSpan> span_at(const TreeRoot& tree, std::uint64_t index, BlockSource& source) {
+  if (tree.height > kTreeHeightMax) return Error(ErrorCode::kCorrupt, "an inode's tree is too high");
+  if (index >= capacity_blocks(tree.height)) return TreeSpan{SpanKind::kHole, kEndOfFile};
+  BlockPointer pointer = tree.pointers[index >> (kNodeShift * tree.height)];
+  for (unsigned level = tree.height; level > 0 && !pointer.is_hole(); --level) {
+    TARNFS_ASSIGN(const PageRef node, source.get(pointer));
+    const std::uint64_t slot = (index >> (kNodeShift * (level - 1))) & kNodeMask;
+    pointer = pointer_in(node, slot);
+    const SpanKind kind = kind_of(pointer);
+    if (level > 1 && kind == SpanKind::kData) continue;
+    std::uint64_t end_slot = slot + 1;
+    while (end_slot < kPointersPerNode && kind_of(pointer_in(node, end_slot)) == kind) ++end_slot;
+    const std::uint64_t node_first = (index >> (kNodeShift * level)) << (kNodeShift * level);
+    return TreeSpan{kind, node_first + end_slot * span_blocks(level - 1)};
+  }
+  return TreeSpan{kind_of(pointer), ((index >> (kNodeShift * tree.height)) + 1) << (kNodeShift * tree.height)};
 }
 
 Result<std::optional<std::uint64_t>> next_data_block(const TreeRoot& tree, std::uint64_t from, BlockSource& source) {
@@ -173,6 +208,15 @@ class TreeRewriter {
     return {};
   }
 
+  // Keeps space for the data blocks of [first, end) that are holes.
+  Status reserve(std::uint64_t first, std::uint64_t end) {
+    TARNFS_TRY(grow_to_hold(end - 1));
+    for (std::uint64_t index = first; index < end;) {
+      TARNFS_ASSIGN(index, reserve_from(index, first, end));
+    }
+    return {};
+  }
+
   Status remove(std::uint64_t first, std::uint64_t end) {
     std::uint64_t index = first;
     while (index < end && index < capacity_blocks(tree_.height)) {
@@ -192,7 +236,7 @@ class TreeRewriter {
   Result<TreeRoot> finish(std::uint8_t height_min) {
     TARNFS_TRY(close_below(tree_.height + 1U));
     const bool empty = std::all_of(tree_.pointers.begin(), tree_.pointers.end(),
-                                   [](const auto& pointer) { return pointer.is_hole(); });
+                                   [](const auto& pointer) { return pointer == BlockPointer{}; });
     if (empty) tree_.height = height_min;
     while (tree_.height < height_min) TARNFS_TRY(raise());
     TARNFS_TRY(close_below(tree_.height + 1U));
@@ -216,6 +260,7 @@ class TreeRewriter {
     const BlockPointer old = child_of(1, index);
     if (!old.is_hole()) return environment_.allocator.release(old);
     ++tree_.block_count;
+    if (old.is_reserved()) --tree_.reserve_blocks;
     return {};
   }
 
@@ -258,7 +303,7 @@ class TreeRewriter {
     opened.number = number;
     opened.old = child_of(level + 1, index);
     if (opened.old.is_hole()) {
-      opened.page = PageRef::zeroed();
+      opened.page = opened.old.is_reserved() ? page_of(reserved_node()) : PageRef::zeroed();
     } else {
       TARNFS_ASSIGN(opened.page, environment_.source.get(opened.old));
     }
@@ -271,27 +316,74 @@ class TreeRewriter {
     return {};
   }
 
+  // What a node is that a reserved hole stands for.
+  static const TreeNode& reserved_node() {
+    static const TreeNode node = [] {
+      TreeNode all;
+      all.fill(BlockPointer::reserved_hole());
+      return all;
+    }();
+    return node;
+  }
+
+  static std::uint64_t first_below(unsigned level, std::uint64_t index) {
+    return (index >> (kNodeShift * level)) << (kNodeShift * level);
+  }
+  // Whether [first, end) has all data blocks below the pointer to `level` above data block `index`.
+  static bool covers(std::uint64_t first, std::uint64_t end, unsigned level, std::uint64_t index) {
+    const std::uint64_t node_first = first_below(level, index);
+    return first <= node_first && node_first + span_blocks(level) <= end;
+  }
+
+  // Reserves the largest hole at `index` that [first, end) covers; returns the first index behind it.
+  Result<std::uint64_t> reserve_from(std::uint64_t index, std::uint64_t first, std::uint64_t end) {
+    for (unsigned level = tree_.height;; --level) {
+      const bool open = level > 0 && nodes_[level].number == index >> (kNodeShift * level);
+      const BlockPointer child = open ? BlockPointer{} : child_of(level + 1, index);
+      const bool done = level == 0 || (!open && child.is_reserved()) ||
+                        (!open && child.is_hole() && covers(first, end, level, index));
+      if (!done) {
+        TARNFS_TRY(open_node(level, index));
+        continue;
+      }
+      if (child == BlockPointer{}) {
+        set_child_of(level + 1, index, BlockPointer::reserved_hole());
+        tree_.reserve_blocks += whole_blocks(level);
+      }
+      return first_below(level, index) + span_blocks(level);
+    }
+  }
+
+  // A reserved hole becomes a plain one; returns the first index behind it.
+  std::uint64_t unreserve(unsigned level, std::uint64_t index) {
+    set_child_of(level + 1, index, BlockPointer{});
+    tree_.reserve_blocks -= whole_blocks(level);
+    return first_below(level, index) + span_blocks(level);
+  }
+
   // Opens the path to `index` as far as it exists. Returns `index` when there is a data block, else the first index
-  // behind the hole. A node that cannot be read and that [first, end) covers whole becomes a hole: what is below it
-  // stays allocated until fsck frees it, which costs space but stops nobody.
+  // behind the hole, which keeps no space any more. A node that cannot be read and that [first, end) covers whole
+  // becomes a hole: what is below it stays allocated until fsck frees it, which costs space but stops nobody.
   Result<std::uint64_t> skip_hole(std::uint64_t index, std::uint64_t first, std::uint64_t end) {
     for (unsigned level = tree_.height; level >= 1; --level) {
       const bool open = nodes_[level].number == index >> (kNodeShift * level);
-      if (!open && child_of(level + 1, index).is_hole()) {
-        return ((index >> (kNodeShift * level)) + 1) << (kNodeShift * level);
+      if (!open) {
+        const BlockPointer node = child_of(level + 1, index);
+        if (node.is_reserved() && covers(first, end, level, index)) return unreserve(level, index);
+        if (node == BlockPointer{}) return first_below(level, index) + span_blocks(level);
       }
       const Status opened = open_node(level, index);
       if (opened.ok()) continue;
-      const std::uint64_t node_first = (index >> (kNodeShift * level)) << (kNodeShift * level);
-      const std::uint64_t node_end = node_first + span_blocks(level);
       const bool unreadable = opened.error().code() == ErrorCode::kCorrupt || opened.error().code() == ErrorCode::kIo;
-      if (!unreadable || node_first < first || node_end > end) return opened.error();
+      if (!unreadable || !covers(first, end, level, index)) return opened.error();
       log_warning(opened.error().describe() + "; the blocks below it stay allocated");
       set_child_of(level + 1, index, BlockPointer{});
       --tree_.block_count;
-      return node_end;
+      return first_below(level, index) + span_blocks(level);
     }
-    return child_of(1, index).is_hole() ? index + 1 : index;
+    const BlockPointer block = child_of(1, index);
+    if (block.is_reserved()) return unreserve(0, index);
+    return block.is_hole() ? index + 1 : index;
   }
 
   // Writes the changed open nodes of the levels under `level`, from the lowest up, and forgets them.
@@ -305,16 +397,26 @@ class TreeRewriter {
     if (!node.changed) return {};
     const std::uint64_t first_index = node.number << (kNodeShift * level);
     BlockPointer pointer;
-    if (!is_all_zero(node.page.bytes())) {
+    if (is_all_reserved(node.page)) {
+      pointer = BlockPointer::reserved_hole();
+    } else if (!is_all_zero(node.page.bytes())) {
       TARNFS_ASSIGN(pointer, write_block(node.page, level));
-      tree_.block_count += node.old.is_hole() ? 1 : 0;
-    } else {
-      tree_.block_count -= node.old.is_hole() ? 0 : 1;
     }
-    if (!node.old.is_hole()) TARNFS_TRY(environment_.allocator.release(node.old));
-    if (node.old.is_hole() && pointer.is_hole()) return {};
+    if (node.old.is_reserved()) --tree_.reserve_blocks;
+    if (pointer.is_reserved()) ++tree_.reserve_blocks;
+    if (!node.old.is_hole()) {
+      --tree_.block_count;
+      TARNFS_TRY(environment_.allocator.release(node.old));
+    }
+    if (!pointer.is_hole()) ++tree_.block_count;
+    if (node.old == pointer) return {};
     set_child_of(level + 1, first_index, pointer);
     return {};
+  }
+
+  static bool is_all_reserved(const PageRef& page) {
+    return pointer_in(page, 0).is_reserved() &&
+           std::memcmp(page.data(), static_cast<const void*>(reserved_node().data()), kBlockSize) == 0;
   }
 
   Status grow_to_hold(std::uint64_t index) {
@@ -333,7 +435,8 @@ class TreeRewriter {
     OpenNode& top = nodes_[tree_.height];
     top = OpenNode{0, BlockPointer{}, PageRef::zeroed(), false};
     for (std::size_t i = 0; i < kPointersPerInode; ++i) {
-      if (!old_pointers[i].is_hole()) set_child_of(tree_.height, i * span_blocks(tree_.height - 1U), old_pointers[i]);
+      if (old_pointers[i] == BlockPointer{}) continue;
+      set_child_of(tree_.height, i * span_blocks(tree_.height - 1U), old_pointers[i]);
     }
     return {};
   }
@@ -347,9 +450,10 @@ class TreeRewriter {
 
 Result<TreeRoot> rewrite_tree(const TreeRoot& tree, const RangeSet& removed, const PageMap& pages,
                               const PlacedPages& placed, const SharedPages& shared, const TreeEnvironment& environment,
-                              std::uint8_t height_min) {
+                              std::uint8_t height_min, const RangeSet& reserved) {
   TreeRewriter rewriter(tree, environment);
   for (const auto& [first, end] : removed.ranges()) TARNFS_TRY(rewriter.remove(first, end));
+  for (const auto& [first, end] : reserved.ranges()) TARNFS_TRY(rewriter.reserve(first, end));
   SharedPages::Cursor next_shared(shared);
   const auto share_before = [&](std::uint64_t end) -> Status {
     for (; !next_shared.at_end() && next_shared.index() < end; next_shared.advance()) {

@@ -70,6 +70,19 @@ class RangeSet {
     return range != ranges_.begin() && std::prev(range)->second > index ? std::prev(range)->second : index;
   }
 
+  // The smallest index at or above `index` that is in some range, or kEndOfFile.
+  std::uint64_t next_inside(std::uint64_t index) const {
+    const auto range = ranges_.upper_bound(index);
+    if (range != ranges_.begin() && std::prev(range)->second > index) return index;
+    return range == ranges_.end() ? kEndOfFile : range->first;
+  }
+
+  // Behind the last range; 0 when there is none.
+  std::uint64_t end() const { return ranges_.empty() ? 0 : std::prev(ranges_.end())->second; }
+
+  // Where the range begins that reaches to the end of the file; kEndOfFile when none does.
+  std::uint64_t tail_first() const { return end() == kEndOfFile ? std::prev(ranges_.end())->first : kEndOfFile; }
+
   // first -> end, ascending, disjoint and not touching.
   const std::map<std::uint64_t, std::uint64_t>& ranges() const { return ranges_; }
 

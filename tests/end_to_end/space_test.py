@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Space that is given back to the storage below, and volumes that grow, with and without a mirror."""
+"""Space: what fallocate keeps, what statfs says, what is given back to the storage below, and volumes that grow."""
 
 import errno
 import fcntl
@@ -32,6 +32,123 @@ def trim(directory, start=0, length=(1 << 64) - 1, shortest=0, user=0):
     finally:
         os.setresuid(-1, 0, -1)
         os.close(descriptor)
+
+
+def fill(path):
+    """Writes until there is no space for one block."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_SYNC)
+    try:
+        for size in (MIB, 64 << 10, 4096):
+            try:
+                while True:
+                    os.write(descriptor, bytes(size))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+    finally:
+        os.close(descriptor)
+
+
+class Reserve(TarnTest):
+    def write_in_pieces(self, path, first, end, step):
+        """The odd pieces first, as xfstests generic/274 does, then those between them."""
+        content = self.random.randbytes(step)
+        for start in (first + step, first):
+            for offset in range(start, end, 2 * step):
+                with open(path, "r+b") as file:
+                    file.seek(offset)
+                    file.write(content)
+                    if self.random.random() < 0.1:
+                        os.fsync(file.fileno())
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+            for offset in range(first, end, step):
+                file.seek(offset)
+                self.assertEqual(file.read(step), content, f"at {offset}")
+
+    def test_what_was_preallocated_can_be_written_on_a_full_volume(self):
+        image = self.make_volume(size="48M")
+        volume = self.mount(image)
+        file = volume.mountpoint / "file"
+        file.write_bytes(b"x" * 65536)
+        run("fallocate", "--keep-size", "--offset", "65536", "--length", str(4 * MIB), file)
+        self.assertEqual(file.stat().st_size, 65536)
+        blocks = file.stat().st_blocks
+        self.assertGreaterEqual(blocks * 512, 4 * MIB)
+        fill(volume.mountpoint / "fill")
+        self.write_in_pieces(file, 65536, 2 * MIB + 65536, 65536)
+        self.assertEqual(file.stat().st_blocks, blocks)
+        volume.unmount()
+        self.assert_clean(image)
+        volume = self.mount(image)
+        fill(volume.mountpoint / "fill")
+        self.write_in_pieces(file, 2 * MIB + 65536, 4 * MIB + 65536, 65536)
+        self.assertEqual(file.stat().st_blocks, blocks)
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_a_reserve_that_was_fsynced_is_there_after_a_crash(self):
+        image = self.make_volume(size="48M")
+        volume = self.mount(image, options="cp_interval=3600")
+        file = volume.mountpoint / "file"
+        with open(file, "wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, 4 * MIB)
+            os.fsync(opened.fileno())
+        volume.kill()
+        volume = self.mount(image)
+        self.assertEqual(file.stat().st_size, 4 * MIB)
+        fill(volume.mountpoint / "fill")
+        self.write_in_pieces(file, 0, 4 * MIB, 65536)
+        volume.unmount()
+        self.assert_clean(image)
+
+    def test_the_mirror_has_the_reserve(self):
+        port = harness.free_port()
+        mirror = self.start_mirror(port)
+        image = self.make_volume(size="48M")
+        volume = self.mount(image, mirror=port)
+        with open(volume.mountpoint / "file", "wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, 4 * MIB)
+            opened.write(self.random.randbytes(1 * MIB))
+        tarn("cp", "--mirror", volume.mountpoint)
+        self.assertEqual((mirror.mountpoint / "file").read_bytes(), (volume.mountpoint / "file").read_bytes())
+        blocks = (volume.mountpoint / "file").stat().st_blocks
+        self.assertEqual((mirror.mountpoint / "file").stat().st_blocks, blocks)
+        volume.unmount()
+        mirror.terminate()
+        self.assert_clean(image)
+        mirror_image = self.directory / "mirror.tarnfs"
+        self.assert_clean(mirror_image)
+        # What a mirror's image has, its owner can go on with.
+        volume = self.mount(mirror_image, name="promoted")
+        fill(volume.mountpoint / "fill")
+        self.write_in_pieces(volume.mountpoint / "file", 1 * MIB, 4 * MIB, 65536)
+        self.assertEqual((volume.mountpoint / "file").stat().st_blocks, blocks)
+        volume.unmount()
+        self.assert_clean(mirror_image)
+
+    def test_statfs_counts_what_was_just_deleted_or_kept(self):
+        volume = self.mount(self.make_volume(size="256M"), options="cp_interval=3600")
+
+        def available():
+            status = os.statvfs(volume.mountpoint)
+            return status.f_bavail * status.f_frsize
+
+        before = available()
+        file = volume.mountpoint / "file"
+        with open(file, "wb") as opened:
+            os.posix_fallocate(opened.fileno(), 0, 64 * MIB)
+        self.assertLess(available(), before - 63 * MIB)
+        with open(file, "r+b") as opened:
+            opened.write(self.random.randbytes(32 * MIB))
+            os.fsync(opened.fileno())
+        tarn("cp", volume.mountpoint)
+        self.assertLess(available(), before - 63 * MIB)
+        os.truncate(file, 8 * MIB)
+        self.assertGreater(available(), before - 12 * MIB)
+        os.unlink(file)
+        # What the kernel forgets is told a moment after the unlink.
+        harness.poll(lambda: available() > before - 2 * MIB, "the deleted file counts as free")
 
 
 class Trim(TarnTest):

@@ -25,6 +25,8 @@ std::string name_of(Kind kind) {
       {Kind::kTruncate, "truncate"},
       {Kind::kPunchHole, "punch hole"},
       {Kind::kExtend, "fallocate"},
+      {Kind::kPreallocate, "preallocate"},
+      {Kind::kZeroRange, "zero range"},
       {Kind::kCopyRange, "copy range"},
       {Kind::kRename, "rename"},
       {Kind::kRenameLeaving, "rename with whiteout"},
@@ -70,6 +72,10 @@ void add_data_operations(std::vector<SmallOperation>& set) {
   set.push_back(on("B/g", {{Kind::kTruncate, "B/g", "", 0, 9000}}));
   set.push_back(on("A/f", {{Kind::kPunchHole, "A/f", "", 2000, 5000}}));
   set.push_back(on("B/g", {{Kind::kExtend, "B/g", "", 0, 6000}}));
+  set.push_back(on("A/f", {{Kind::kPreallocate, "A/f", "", 10000, 600 * kBlockSize}}));
+  set.push_back(on("B/g", {{Kind::kExtend, "B/g", "", 0, 9000}, {Kind::kWrite, "B/g", "", 4096, 4096}}));
+  set.push_back(on("A/f", {{Kind::kZeroRange, "A/f", "", 3000, 20000}}));
+  set.push_back(on("B/g", {{Kind::kPreallocate, "B/g", "", 4096, 20000}, {Kind::kPunchHole, "B/g", "", 8192, 8192}}));
   set.push_back(on("B/g", {{Kind::kWrite, "B/g", "", 0, kBigWriteBytes}}));
   set.push_back(on("B/g", {{Kind::kCopyRange, "A/f", "B/g", 0, 3 * kBlockSize}}));
   set.push_back(on("A/n", {{Kind::kCreate, "A/n"}, {Kind::kCopyRange, "A/f", "A/n", kBlockSize, 2 * kBlockSize}}));
@@ -204,7 +210,11 @@ Operation random_data_operation(std::mt19937_64& random) {
   const std::string path = random_target(random);
   const std::uint64_t offset = random() % 2 == 0 ? random() % 4 * kBlockSize : random() % 20000;
   const std::uint64_t length = random() % 2 == 0 ? (1 + random() % 3) * kBlockSize : 1 + random() % 9000;
-  switch (random() % 12) {
+  switch (random() % 15) {
+    case 12:
+      return {Kind::kPreallocate, path, "", offset, random() % 4 == 0 ? 300 * kBlockSize : length};
+    case 13:
+      return {Kind::kZeroRange, path, "", offset, length};
     case 0:
       return {Kind::kTruncate, path, "", 0, random() % 3 == 0 ? 0 : random() % 30000};
     case 1:

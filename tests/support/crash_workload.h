@@ -33,7 +33,9 @@ enum class OperationKind {
   kAppend,           // path, length
   kTruncate,         // path, length
   kPunchHole,        // path, offset, length
-  kExtend,           // path, length: fallocate
+  kExtend,           // path, offset, length: fallocate
+  kPreallocate,      // path, offset, length: the same, and the size stays
+  kZeroRange,        // path, offset, length
   kCopyRange,        // path, other: a file, offset of both, length
   kRename,           // path, other
   kRenameLeaving,    // path, other: a whiteout is made as path

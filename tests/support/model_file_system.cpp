@@ -21,6 +21,20 @@ std::string text_of(const SharedText& content) {
   return std::to_string(content->size()) + " bytes, '" + start + "'";
 }
 
+std::string text_of(const Content& content) {
+  std::string text = text_of(content.text);
+  if (content.pages) text += ", space for " + std::to_string(content.pages->count()) + " pages";
+  return text;
+}
+
+// The blocks are those of the pages, and few more for the nodes above them.
+bool has_space(const Content& version, const ObservedInode& seen) {
+  constexpr std::uint64_t kNodesMax = 16;
+  if (!version.pages || !S_ISREG(seen.metadata.mode)) return true;
+  const std::uint64_t count = version.pages->count();
+  return seen.block_count >= count && seen.block_count <= count + kNodesMax;
+}
+
 std::uint32_t links_expected(const Names& names, std::uint64_t inode, const std::map<std::uint64_t, ObservedInode>& all,
                              bool directory) {
   std::uint32_t links = directory ? 2 : 0;
@@ -51,7 +65,7 @@ struct ModelFileSystem::Bounds {
 ModelFileSystem::ModelFileSystem(const Observation& start) : start_names_(start.names), names_(start.names) {
   for (const auto& [number, seen] : start.inodes) {
     Inode inode;
-    inode.contents.push_back({0, seen.content});
+    inode.contents.push_back({0, Content{seen.content, seen.pages}});
     inode.metadatas.push_back({0, seen.metadata});
     inodes_.emplace(number, std::move(inode));
   }
@@ -109,7 +123,8 @@ void ModelFileSystem::begin_step(std::string text, std::size_t event) {
 void ModelFileSystem::add_inode(std::uint64_t inode, Metadata metadata, std::string content) {
   Inode added;
   added.metadatas.push_back({steps_.size(), std::move(metadata)});
-  added.contents.push_back({steps_.size(), std::make_shared<const std::string>(std::move(content))});
+  added.contents.push_back(
+      {steps_.size(), Content{std::make_shared<const std::string>(std::move(content)), FilePages()}});
   inodes_.insert_or_assign(inode, std::move(added));
 }
 
@@ -123,8 +138,9 @@ void ModelFileSystem::remove_name(std::uint64_t directory, const std::string& na
   names_changed_ = true;
 }
 
-void ModelFileSystem::set_content(std::uint64_t inode, std::string content) {
-  inodes_.at(inode).contents.push_back({steps_.size(), std::make_shared<const std::string>(std::move(content))});
+void ModelFileSystem::set_content(std::uint64_t inode, std::string content, std::optional<FilePages> pages) {
+  inodes_.at(inode).contents.push_back(
+      {steps_.size(), Content{std::make_shared<const std::string>(std::move(content)), std::move(pages)}});
 }
 
 void ModelFileSystem::set_metadata(std::uint64_t inode, Metadata metadata) {
@@ -213,9 +229,13 @@ std::string ModelFileSystem::judge_inode(std::uint64_t number, const ObservedIno
   const auto found = inodes_.find(number);
   if (found == inodes_.end()) return "there never was such an inode";
   const std::string content =
-      judge_version(found->second.contents, content_floor, bounds.begun,
-                    [&](const SharedText& version) { return version == seen.content || *version == *seen.content; });
-  if (!content.empty()) return "the content (" + text_of(seen.content) + ") " + content;
+      judge_version(found->second.contents, content_floor, bounds.begun, [&](const Content& version) {
+        const bool same = version.text == seen.content || *version.text == *seen.content;
+        return same && has_space(version, seen);
+      });
+  if (!content.empty()) {
+    return "the content (" + text_of(seen.content) + ", " + std::to_string(seen.block_count) + " blocks) " + content;
+  }
   const std::string metadata =
       judge_version(found->second.metadatas, bounds.floor(bounds.metadata_steps, number), bounds.begun,
                     [&](const Metadata& version) { return version == seen.metadata; });

@@ -27,6 +27,12 @@
 
 namespace tarnfs::testing {
 
+// A file's content, and where it has space.
+struct Content {
+  SharedText text;
+  std::optional<FilePages> pages;  // nothing: not known
+};
+
 enum class Persistence { kConsistencyPoint, kFsync, kFdatasync };
 
 class ModelFileSystem {
@@ -38,7 +44,10 @@ class ModelFileSystem {
   const Names& names() const { return names_; }
   std::optional<std::uint64_t> find(std::string_view path) const;
   std::optional<std::uint64_t> child(std::uint64_t directory, const std::string& name) const;
-  const std::string& content(std::uint64_t inode) const { return *inodes_.at(inode).contents.back().value; }
+  const std::string& content(std::uint64_t inode) const { return *inodes_.at(inode).contents.back().value.text; }
+  const std::optional<FilePages>& pages(std::uint64_t inode) const {
+    return inodes_.at(inode).contents.back().value.pages;
+  }
   const Metadata& metadata(std::uint64_t inode) const { return inodes_.at(inode).metadatas.back().value; }
   bool is_directory(std::uint64_t inode) const;
   bool has_entries(std::uint64_t directory) const;
@@ -51,7 +60,7 @@ class ModelFileSystem {
   void add_inode(std::uint64_t inode, Metadata metadata, std::string content);
   void set_name(std::uint64_t directory, const std::string& name, std::uint64_t inode);
   void remove_name(std::uint64_t directory, const std::string& name);
-  void set_content(std::uint64_t inode, std::string content);
+  void set_content(std::uint64_t inode, std::string content, std::optional<FilePages> pages);
   void set_metadata(std::uint64_t inode, Metadata metadata);
   void note_replacing(std::uint64_t inode);
   void end_step(std::size_t event);
@@ -69,7 +78,7 @@ class ModelFileSystem {
     T value;
   };
   struct Inode {
-    std::vector<Version<SharedText>> contents;
+    std::vector<Version<Content>> contents;
     std::vector<Version<Metadata>> metadatas;
   };
   struct Step {

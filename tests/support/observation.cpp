@@ -25,12 +25,30 @@ Result<SharedText> content_of(FileSystem& volume, const Attributes& attributes) 
   return std::make_shared<const std::string>(std::move(content));
 }
 
+// The pages with content, when these are all blocks.
+Result<std::optional<FilePages>> pages_of(FileSystem& volume, const Attributes& attributes) {
+  FilePages pages;
+  for (std::uint64_t offset = 0; offset < attributes.size_bytes;) {
+    const auto found = volume.seek(attributes.inode, offset, SeekKind::kData);
+    if (!found.ok() && found.error().code() == ErrorCode::kNoData) break;
+    if (!found.ok()) return found.error();
+    pages.data.insert(*found / kBlockSize);
+    offset = (*found / kBlockSize + 1) * kBlockSize;
+  }
+  if (pages.count() != attributes.block_count) return std::optional<FilePages>();
+  return std::optional(std::move(pages));
+}
+
 Result<ObservedInode> observe_inode(FileSystem& volume, const Attributes& attributes) {
   ObservedInode seen;
   seen.metadata.mode = attributes.mode;
   seen.metadata.uid = attributes.uid;
   seen.metadata.gid = attributes.gid;
   seen.link_count = attributes.link_count;
+  if (S_ISREG(attributes.mode)) {
+    seen.block_count = attributes.block_count;
+    TARNFS_ASSIGN(seen.pages, pages_of(volume, attributes));
+  }
   TARNFS_ASSIGN(seen.content, content_of(volume, attributes));
   TARNFS_ASSIGN(const std::vector<std::string> names, volume.xattr_names(attributes.inode));
   for (const std::string& name : names) {

@@ -7,9 +7,11 @@
 #include <compare>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "fs/engine/file_system.h"
+#include "tests/support/file_pages.h"
 
 namespace tarnfs::testing {
 
@@ -34,6 +36,9 @@ struct ObservedInode {
   Metadata metadata;
   std::uint32_t link_count = 0;
   SharedText content;  // a symlink's target; empty for directories
+  // Of regular files.
+  std::uint64_t block_count = 0;
+  std::optional<FilePages> pages;  // where the blocks do not leave open for which pages space is kept
 };
 
 struct Observation {

@@ -70,6 +70,8 @@ bool WorkloadRunner::makes_sense(const Operation& operation) const {
     case OperationKind::kTruncate:
     case OperationKind::kPunchHole:
     case OperationKind::kExtend:
+    case OperationKind::kPreallocate:
+    case OperationKind::kZeroRange:
       return is_file(operation.path);
     case OperationKind::kCopyRange:
       return is_file(operation.path) && is_file(operation.other) && inode != inode_of(operation.other);
@@ -213,6 +215,8 @@ Status WorkloadRunner::apply_to_inode(const Operation& operation) {
       return resize(inode, operation.length);
     case OperationKind::kPunchHole:
     case OperationKind::kExtend:
+    case OperationKind::kPreallocate:
+    case OperationKind::kZeroRange:
       return fallocate(operation, inode);
     case OperationKind::kCopyRange:
       return copy_range(operation, inode, *inode_of(operation.other));
@@ -315,7 +319,9 @@ Status WorkloadRunner::write(std::uint64_t inode, std::uint64_t offset, std::uin
   std::string content = model_.content(inode);
   content.resize(std::max<std::size_t>(content.size(), offset + length));
   content.replace(offset, length, text);
-  model_.set_content(inode, std::move(content));
+  auto pages = model_.pages(inode);
+  if (pages) pages->write(offset, length);
+  model_.set_content(inode, std::move(content), std::move(pages));
   return {};
 }
 
@@ -325,25 +331,32 @@ Status WorkloadRunner::resize(std::uint64_t inode, std::uint64_t size) {
   const auto changed = volume_.change_attributes(InodeNumber{inode}, changes);
   if (!changed.ok()) return changed.error();
   std::string content = model_.content(inode);
+  auto pages = model_.pages(inode);
+  if (size == 0) pages = FilePages();
+  if (pages && size <= content.size()) pages->cut(size, ~std::uint64_t{0});
   content.resize(size);
-  model_.set_content(inode, std::move(content));
+  model_.set_content(inode, std::move(content), std::move(pages));
   return {};
 }
 
 Status WorkloadRunner::fallocate(const Operation& operation, std::uint64_t inode) {
   FallocateOptions options;
-  options.punch_hole = options.keep_size = operation.kind == OperationKind::kPunchHole;
+  options.punch_hole = operation.kind == OperationKind::kPunchHole;
+  options.zero_range = operation.kind == OperationKind::kZeroRange;
+  options.keep_size = options.punch_hole || operation.kind == OperationKind::kPreallocate;
   TARNFS_TRY(volume_.fallocate(InodeNumber{inode}, operation.offset, operation.length, options));
   std::string content = model_.content(inode);
+  auto pages = model_.pages(inode);
   const std::size_t end = operation.offset + operation.length;
-  if (options.punch_hole) {
+  if (options.punch_hole || options.zero_range) {
     const std::size_t first = std::min<std::size_t>(operation.offset, content.size());
     std::fill(content.begin() + static_cast<std::ptrdiff_t>(first),
               content.begin() + static_cast<std::ptrdiff_t>(std::min(end, content.size())), '\0');
-  } else {
-    content.resize(std::max(content.size(), end));
+    if (pages) pages->cut(operation.offset, end);
   }
-  model_.set_content(inode, std::move(content));
+  if (pages && !options.punch_hole) pages->reserve(operation.offset, operation.length);
+  if (!options.keep_size) content.resize(std::max(content.size(), end));
+  model_.set_content(inode, std::move(content), std::move(pages));
   return {};
 }
 
@@ -356,9 +369,14 @@ Status WorkloadRunner::copy_range(const Operation& operation, std::uint64_t from
   if (copied != part.size()) return Error(ErrorCode::kCorrupt, "another number of bytes was copied");
   if (part.empty()) return {};
   std::string content = model_.content(to);
+  auto pages = model_.pages(to);
+  const auto& source_pages = model_.pages(from);
+  const bool ends_files = offset + part.size() == source.size() && offset + part.size() >= content.size();
+  if (pages && source_pages) pages->copy(*source_pages, offset, part.size(), ends_files);
+  if (!source_pages) pages.reset();
   content.resize(std::max(content.size(), offset + part.size()));
   content.replace(offset, part.size(), part);
-  model_.set_content(to, std::move(content));
+  model_.set_content(to, std::move(content), std::move(pages));
   return {};
 }
 

@@ -24,7 +24,7 @@ class RandomRun {
   explicit RandomRun(std::uint64_t seed) : random_(seed) { model_["/"] = ""; }
 
   void step() {
-    switch (random_() % 14) {
+    switch (random_() % 16) {
       case 0:
       case 1:
         return make_file();
@@ -45,6 +45,9 @@ class RandomRun {
       case 10:
       case 11:
         return copy();
+      case 12:
+      case 13:
+        return allocate();
       default:
         return persist();
     }
@@ -172,6 +175,27 @@ class RandomRun {
     }
     test_.volume->forget(from, 1);
     test_.volume->forget(to, 1);
+  }
+  // Space is kept for a range, or for what is zeroed, or given back with a hole.
+  void allocate() {
+    const std::string path = pick(false);
+    if (path.empty()) return;
+    const InodeNumber inode = find(path).value();
+    const std::size_t offset = random_() % 100000;
+    const std::size_t length = 1 + random_() % (random_() % 3 == 0 ? 3000000 : 50000);
+    FallocateOptions options;
+    options.punch_hole = random_() % 4 == 0;
+    options.zero_range = !options.punch_hole && random_() % 3 == 0;
+    options.keep_size = options.punch_hole || random_() % 2 == 0;
+    REQUIRE(test_.volume->fallocate(inode, offset, length, options).ok());
+    std::string& content = model_[path];
+    if (!options.keep_size) content.resize(std::max(content.size(), offset + length));
+    if (options.punch_hole || options.zero_range) {
+      const std::size_t first = std::min(offset, content.size());
+      std::fill(content.begin() + static_cast<std::ptrdiff_t>(first),
+                content.begin() + static_cast<std::ptrdiff_t>(std::min(offset + length, content.size())), '\0');
+    }
+    test_.volume->forget(inode, 1);
   }
   void truncate() {
     const std::string path = pick(false);

@@ -7,8 +7,10 @@
 
 #include "common/checksum.h"
 #include "fs/tree/share_map.h"
+#include "tests/support/memory_blocks.h"
 
 using namespace tarnfs;
+using tarnfs::testing::MemoryBlocks;
 
 namespace {
 
@@ -19,37 +21,6 @@ BlockPointer pointer_to(std::uint64_t address) {
   pointer.checksum = address * 7;
   return pointer;
 }
-
-// Blocks in memory, given out once each.
-class MemoryBlocks final : public BlockSource, public BlockAllocator, public BlockSink {
- public:
-  Result<PageRef> get(const BlockPointer& pointer) override {
-    const auto found = blocks_.find(pointer.address);
-    if (unreadable.contains(pointer.address) || found == blocks_.end()) return Error(ErrorCode::kCorrupt, "damaged");
-    return found->second;
-  }
-  Result<Address> allocate() override {
-    used.insert(next_);
-    return Address{next_++};
-  }
-  Status adopt(Address) override { return Error(ErrorCode::kUnsupported); }
-  Status release(const BlockPointer& pointer) override {
-    if (used.erase(pointer.address) == 1) return {};
-    return Error(ErrorCode::kCorrupt, "released twice");
-  }
-  void write(const BlockPointer& pointer, PageRef page, unsigned) override {
-    blocks_[pointer.address] = std::move(page);
-  }
-  void announce(const BlockPointer&, PageRef) override {}
-  TreeEnvironment environment(Cp cp) { return TreeEnvironment{*this, *this, *this, cp}; }
-
-  std::set<std::uint64_t> used;
-  std::set<std::uint64_t> unreadable;
-
- private:
-  std::map<std::uint64_t, PageRef> blocks_;
-  std::uint64_t next_ = 1000;
-};
 
 }  // namespace
 
