@@ -28,8 +28,8 @@ namespace tarnfs {
 static_assert(std::endian::native == std::endian::little, "the structures on disk are little-endian");
 
 inline constexpr std::uint32_t kFormatVersion = 4;
-inline constexpr std::uint32_t kFormatVersionOldest =
-    3;  // is read, and written on as kFormatVersion: it has no reserve
+// Is read, and written on as kFormatVersion: it has no reserve.
+inline constexpr std::uint32_t kFormatVersionOldest = 3;
 inline constexpr std::uint64_t kSuperblockMagic = 0x315346'4e524154ULL;  // "TARNFS1" in bytes
 inline constexpr std::uint64_t kRootMagic = 0x544f4f52'4e524154ULL;      // "TARNROOT" in bytes
 inline constexpr std::uint64_t kRootSlotsPerEnd = 16;

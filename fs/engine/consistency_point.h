@@ -55,8 +55,8 @@ class ConsistencyPoint {
   Engine& engine_;
   SharingAllocator sharing_allocator_;
   std::uint64_t generation_ = 0;
-  bool grows_ = false;            // its root is of a larger volume than the one before
-  RootBlock root_;                // under construction
+  bool grows_ = false;  // its root is of a larger volume than the one before
+  RootBlock root_;      // under construction
   std::uint64_t reserve_before_blocks_ = 0;
   std::vector<InodePtr> inodes_;  // by number
   std::vector<std::shared_ptr<FrozenInode>> frozen_;

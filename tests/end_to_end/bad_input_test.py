@@ -63,8 +63,8 @@ class BadImage(TarnTest):
     def test_a_newer_format(self):
         image = self.make_volume(size="64M")
         for offset in (0, (64 << 20) - 4096):
-            self.damage(image, offset + FORMAT_VERSION_OFFSET, struct.pack("<I", 4))
-        self.assert_refused(image, "version 4", "version 3")
+            self.damage(image, offset + FORMAT_VERSION_OFFSET, struct.pack("<I", 5))
+        self.assert_refused(image, "version 5", "versions 3 to 4")
 
     def test_a_damaged_superblock_and_damaged_roots(self):
         image = self.make_volume(size="64M")
