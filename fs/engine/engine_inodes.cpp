@@ -197,9 +197,9 @@ std::uint64_t Engine::block_count_of(const Inode& inode) {
   const InodeRecord& record = inode.record;
   const InodeDelta& open = inode.open;
   std::uint64_t written = record.layout == kInodeInlineTarget ? 0 : record.block_count + reserve_of(record);
-  const auto cut_off = [&](std::uint64_t first) {
+  const auto cut_off = [&written, height = record.height](std::uint64_t first) {
     if (first == kEndOfFile) return;
-    const unsigned nodes_above = record.height - std::min(record.height, height_for(first));
+    const unsigned nodes_above = height - std::min(height, height_for(first));
     written = std::min<std::uint64_t>(written, first == 0 ? 0 : dense_tree_blocks(first) + nodes_above);
   };
   const std::uint64_t open_end = open.removed.tail_first();

@@ -183,8 +183,8 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
     return Error(ErrorCode::kFileTooBig);
   }
   const std::uint64_t end_bytes = offset_bytes + length_bytes;
-  const std::uint64_t blocks_least =
-      std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() + 3 * (kTreeHeightMax + 1U) + blocks_for_inode();
+  const std::uint64_t blocks_least = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() +
+                                     std::uint64_t{3} * (kTreeHeightMax + 1U) + blocks_for_inode();
   if (options.punch_hole) {
     return run(Intent::kDeletion, blocks_least, [&](Operation& op) -> Status {
       TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));

@@ -88,9 +88,10 @@ class FakeKernel {
   std::vector<std::string> log_;
 };
 
-ViewChange change_of(std::vector<std::pair<std::uint64_t, RangeSet>> inodes, std::vector<ViewChange::Name> names = {}) {
+ViewChange change_of(const std::vector<std::pair<std::uint64_t, RangeSet>>& inodes,
+                     std::vector<ViewChange::Name> names = {}) {
   ViewChange change;
-  for (auto& [number, pages] : inodes) change.inodes.push_back({InodeNumber{number}, pages});
+  for (const auto& [number, pages] : inodes) change.inodes.push_back({InodeNumber{number}, pages});
   change.names = std::move(names);
   change.is_known = [](InodeNumber) { return true; };
   return change;

@@ -380,8 +380,21 @@ class Churn {
     }
   }
 
-  // What the mount shows is what the primary has.
+  // What the mount shows is what the primary has, in this directory and below.
   void compare(InodeNumber directory, const std::string& path) {
+    Directories left{{directory, path}};
+    while (!left.empty()) {
+      const auto [number, at] = left.back();
+      left.pop_back();
+      compare_directory(number, at, left);
+    }
+  }
+
+ private:
+  using Directories = std::vector<std::pair<InodeNumber, std::string>>;
+
+  // Those in it go to `left`.
+  void compare_directory(InodeNumber directory, const std::string& path, Directories& left) {
     std::map<std::string, InodeNumber> listed;
     REQUIRE(volume_
                 .list(directory, 0,
@@ -399,13 +412,13 @@ class Churn {
     REQUIRE(seen == listed);
     for (int i = 0; i < kNames; ++i) {
       const std::string name = "name" + std::to_string(i);
-      const auto found = stat_at(path + "/" + name);
+      const std::string at = (fs::path(path) / name).string();
+      const auto found = stat_at(at);
       REQUIRE(found.has_value() == listed.contains(name));
-      if (found) compare_inode(listed[name], *found, path + "/" + name);
+      if (found) compare_inode(listed[name], *found, at, left);
     }
   }
 
- private:
   static constexpr int kNames = 8;
 
   bool keep(const Result<Attributes>& made) {
@@ -464,7 +477,7 @@ class Churn {
     }
   }
 
-  void compare_inode(InodeNumber inode, const struct stat& found, const std::string& path) {
+  void compare_inode(InodeNumber inode, const struct stat& found, const std::string& path, Directories& left) {
     const auto attributes = volume_.attributes(inode);
     REQUIRE(attributes.ok());
     REQUIRE(found.st_ino == inode.value);
@@ -475,7 +488,7 @@ class Churn {
     REQUIRE(found.st_mtim.tv_nsec == attributes->modified.nanoseconds);
     REQUIRE(found.st_ctim.tv_nsec == attributes->changed.nanoseconds);
     if (S_ISDIR(found.st_mode)) {
-      compare(inode, path);
+      left.emplace_back(inode, path);
     } else if (S_ISLNK(found.st_mode)) {
       REQUIRE(fs::read_symlink(path).string() == *volume_.symlink_target(inode));
     } else {
@@ -520,7 +533,7 @@ namespace {
 // A counter that is stored in two places, first in A and then in B. tests/end_to_end/pairs.py has the rule.
 class Counters {
  public:
-  Counters(Pair& pair, std::string name, std::function<void(const std::string&, std::uint64_t)> store,
+  Counters(Pair& pair, const std::string& name, std::function<void(const std::string&, std::uint64_t)> store,
            std::function<std::uint64_t(const std::string&)> load)
       : names_{name + "A", name + "B"}, store_(std::move(store)), load_(std::move(load)) {
     for (std::string& path : paths_) path = pair.at(names_[static_cast<std::size_t>(&path - paths_.data())]);

@@ -2,9 +2,12 @@
 // and reserve, together stay the same when pages are put where space is kept.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "tests/support/memory_blocks.h"
 #include "tests/support/thread_sanitizer.h"
@@ -31,7 +34,10 @@ struct Counted {
   std::uint64_t reserve = 0;
 };
 
-void count_pointer(const BlockPointer& pointer, unsigned level, MemoryBlocks& blocks, Counted& counted) {
+// A pointer and the level of what it leads to.
+using Places = std::vector<std::pair<BlockPointer, unsigned>>;
+
+void count_place(const BlockPointer& pointer, unsigned level, MemoryBlocks& blocks, Counted& counted, Places& below) {
   if (pointer.is_reserved()) counted.reserve += whole_blocks(level);
   if (pointer.is_hole()) return;
   ++counted.blocks;
@@ -39,20 +45,20 @@ void count_pointer(const BlockPointer& pointer, unsigned level, MemoryBlocks& bl
   const PageRef page = blocks.get(pointer).value();
   TreeNode node;
   std::memcpy(static_cast<void*>(&node), page.data(), kBlockSize);
-  bool any = false;
-  bool all_reserved = true;
-  for (const BlockPointer& child : node) {
-    any = any || child != BlockPointer{};
-    all_reserved = all_reserved && child.is_reserved();
-    count_pointer(child, level - 1, blocks, counted);
-  }
-  REQUIRE(any);
-  REQUIRE_FALSE(all_reserved);
+  REQUIRE(std::any_of(node.begin(), node.end(), [](const auto& child) { return child != BlockPointer{}; }));
+  REQUIRE_FALSE(std::all_of(node.begin(), node.end(), [](const auto& child) { return child.is_reserved(); }));
+  for (const BlockPointer& child : node) below.emplace_back(child, level - 1);
 }
 
 void check_counts(const TreeRoot& tree, MemoryBlocks& blocks) {
   Counted counted;
-  for (const BlockPointer& pointer : tree.pointers) count_pointer(pointer, tree.height, blocks, counted);
+  Places places;
+  for (const BlockPointer& pointer : tree.pointers) places.emplace_back(pointer, tree.height);
+  while (!places.empty()) {
+    const auto [pointer, level] = places.back();
+    places.pop_back();
+    count_place(pointer, level, blocks, counted, places);
+  }
   REQUIRE(counted.blocks == tree.block_count);
   REQUIRE(counted.reserve == tree.reserve_blocks);
   REQUIRE(blocks.used.size() == tree.block_count);
