@@ -9,7 +9,7 @@ namespace tarnfs {
 namespace {
 
 bool is_tarnfs(const MountEntry& entry) {
-  return entry.type == "fuse.tarnfs" || entry.type == "fuseblk.tarnfs";
+  return entry.type == kFileMountType || entry.type == kBlockDeviceMountType;
 }
 
 bool is_octal(char c) {

@@ -10,9 +10,13 @@
 
 namespace tarnfs {
 
+// What the mount table shows: of an image in a file, and of a block device that root has mounted.
+inline constexpr std::string_view kFileMountType = "fuse.tarnfs";
+inline constexpr std::string_view kBlockDeviceMountType = "fuseblk.tarnfs";
+
 struct MountEntry {
   std::string mountpoint;
-  std::string type;    // fuse.tarnfs; fuseblk.tarnfs on a block device
+  std::string type;
   std::string source;  // the device
   std::string root;    // what of the file system is seen there: "/" is all of it
 };

@@ -71,45 +71,39 @@ Status set_seconds(std::uint64_t& target_ms, std::string_view option, std::strin
   return {};
 }
 
-// Accepts `now`, refuses `later` as not there yet and everything else as unknown.
-Status check_choice(std::string_view option, std::string_view value, std::string_view now_a, std::string_view now_b,
-                    std::string_view later_a, std::string_view later_b) {
-  if (value == now_a || value == now_b) return {};
-  if (value == later_a || value == later_b) return wrong(option, "not available yet in this version");
+template <class Value>
+struct Choice {
+  std::string_view name;
+  Value value;
+};
+
+template <class Value, std::size_t kCount>
+Status set_choice(Value& target, std::string_view option, std::string_view value,
+                  const std::array<Choice<Value>, kCount>& choices) {
+  std::string names;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    if (choices[i].name == value) {
+      target = choices[i].value;
+      return {};
+    }
+    if (i > 0) names += i + 1 < kCount ? ", " : " or ";
+    names += choices[i].name;
+  }
+  return wrong(option, "unknown value; give " + names);
+}
+
+Status check_mode(std::string_view option, std::string_view value) {
+  if (value == "async") return {};
+  if (value == "semisync" || value == "sync") return wrong(option, "not available yet in this version");
   return wrong(option, "unknown value; see tarnfs(8)");
 }
 
-Status set_io_uring(IoUring& target, std::string_view option, std::string_view value) {
-  if (value == "auto") {
-    target = IoUring::kAuto;
-  } else if (value == "on") {
-    target = IoUring::kOn;
-  } else if (value == "off") {
-    target = IoUring::kOff;
-  } else {
-    return wrong(option, "unknown value; give auto, on or off");
-  }
-  return {};
-}
-
-Status set_on_disconnect(OnDisconnect& target, std::string_view option, std::string_view value) {
-  if (value == "degrade") {
-    target = OnDisconnect::kDegrade;
-  } else if (value == "block") {
-    target = OnDisconnect::kBlock;
-  } else if (value == "readonly") {
-    target = OnDisconnect::kReadOnly;
-  } else {
-    return wrong(option, "unknown value; give degrade, block or readonly");
-  }
-  return {};
-}
-
-Status set_checks_opens(bool& target, std::string_view option, std::string_view value) {
-  if (value != "auto" && value != "strict") return wrong(option, "unknown value; give auto or strict");
-  target = value == "strict";
-  return {};
-}
+constexpr std::array<Choice<IoUring>, 3> kIoUringChoices = {
+    {{"auto", IoUring::kAuto}, {"on", IoUring::kOn}, {"off", IoUring::kOff}}};
+constexpr std::array<Choice<OnDisconnect>, 3> kOnDisconnectChoices = {
+    {{"degrade", OnDisconnect::kDegrade}, {"block", OnDisconnect::kBlock}, {"readonly", OnDisconnect::kReadOnly}}};
+// Whether opens are checked from the start.
+constexpr std::array<Choice<bool>, 2> kChattrChoices = {{{"auto", false}, {"strict", true}}};
 
 Status set_valued(MountOptions& options, std::string_view option, std::string_view name, std::string_view value) {
   if (value.empty()) return wrong(option, "it needs a value");
@@ -129,10 +123,10 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "close_wait") return set_seconds(options.close_wait_ms, option, value);
   if (name == "dirty_limit") return set_size(options.dirty_limit_bytes, option, value, kDirtyLimitMinBytes);
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
-  if (name == "mode") return check_choice(option, value, "async", "async", "semisync", "sync");
-  if (name == "on_disconnect") return set_on_disconnect(options.on_disconnect, option, value);
-  if (name == "chattr") return set_checks_opens(options.checks_opens, option, value);
-  if (name == "io_uring") return set_io_uring(options.io_uring, option, value);
+  if (name == "mode") return check_mode(option, value);
+  if (name == "on_disconnect") return set_choice(options.on_disconnect, option, value, kOnDisconnectChoices);
+  if (name == "chattr") return set_choice(options.checks_opens, option, value, kChattrChoices);
+  if (name == "io_uring") return set_choice(options.io_uring, option, value, kIoUringChoices);
   if (name == "keys") {
     options.keys_directory = value;
     return {};

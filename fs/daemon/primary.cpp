@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "fs/control/background.h"
 #include "fs/control/client.h"
+#include "fs/control/mount_table.h"
 #include "fs/control/status_report.h"
 #include "fs/control/text.h"
 #include "fs/daemon/image_lock.h"
@@ -160,7 +161,7 @@ Status Primary::start_mount() {
   TARNFS_TRY(mount(mount_options));
   over_io_uring_ = mount_->transport() == "io_uring";
   if (::geteuid() == 0) {
-    const char* const type = mount_options.on_block_device ? "fuseblk.tarnfs" : "fuse.tarnfs";
+    const std::string type(mount_options.on_block_device ? kBlockDeviceMountType : kFileMountType);
     const Status registered = register_for_umount(image_, mountpoint_, type);
     if (!registered.ok()) log_warning(registered.error().describe() + "; umount may return before the daemon is gone");
   }

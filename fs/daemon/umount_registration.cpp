@@ -60,9 +60,9 @@ Result<int> run(std::vector<const char*> words) {
 }  // namespace
 
 // A fake mount only writes the tables. It needs an option that the tables keep, as they do all that begin with x-.
-Status register_for_umount(const std::string& image, const std::string& mountpoint, const char* type) {
-  TARNFS_ASSIGN(const int code, run({"/bin/mount", "-i", "-f", "--no-canonicalize", "-t", type, "-o", "x-tarnfs", "--",
-                                     image.c_str(), mountpoint.c_str()}));
+Status register_for_umount(const std::string& image, const std::string& mountpoint, const std::string& type) {
+  TARNFS_ASSIGN(const int code, run({"/bin/mount", "-i", "-f", "--no-canonicalize", "-t", type.c_str(), "-o",
+                                     "x-tarnfs", "--", image.c_str(), mountpoint.c_str()}));
   if (code == 0) return {};
   return Error(ErrorCode::kUnsupported, "mount(8) did not register " + mountpoint + " for umount(8)");
 }

@@ -15,7 +15,7 @@
 namespace tarnfs {
 
 // For root, after the mount; `type` as the mount table shows it. umount(8) removes the entry.
-Status register_for_umount(const std::string& image, const std::string& mountpoint, const char* type);
+Status register_for_umount(const std::string& image, const std::string& mountpoint, const std::string& type);
 // Unmounts and removes the entry, without calling our helper, which would wait for this process. False when that did
 // not work; then nothing has changed.
 bool unmount_registered(const std::string& mountpoint);

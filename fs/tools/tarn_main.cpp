@@ -66,13 +66,21 @@ int show_status(const Arguments& arguments) {
   }
 }
 
-int take_cp(const Arguments& arguments) {
+// What the daemon of the target answers to the command itself.
+Result<std::string> ask_target(const Arguments& arguments, const std::map<std::string, std::string>& options,
+                               std::chrono::milliseconds patience) {
   const auto found = daemon_of(arguments.target, default_control_directory());
-  if (!found.ok()) return tell_failure(kProgram, found.error().in("cp"));
-  ControlRequest request{.command = "cp", .arguments = {}};
-  if (arguments.mirror) request.arguments["mirror"] = "true";
-  const auto answer = ask_daemon(found->socket_path, request, kWaitMax);
-  if (!answer.ok()) return tell_failure(kProgram, answer.error().in("cp of " + arguments.target));
+  if (!found.ok()) return found.error().in(arguments.command);
+  auto answer = ask_daemon(found->socket_path, {.command = arguments.command, .arguments = options}, patience);
+  if (!answer.ok()) return answer.error().in(arguments.command + " of " + arguments.target);
+  return answer;
+}
+
+int take_cp(const Arguments& arguments) {
+  std::map<std::string, std::string> options;
+  if (arguments.mirror) options["mirror"] = "true";
+  const auto answer = ask_target(arguments, options, kWaitMax);
+  if (!answer.ok()) return tell_failure(kProgram, answer.error());
   std::printf("%s\n", answer->c_str());
   return kExitDone;
 }
@@ -105,13 +113,9 @@ int trim(const Arguments& arguments) {
   return kExitDone;
 }
 
-// Asks the daemon of the target for the command itself.
 int command_daemon(const Arguments& arguments, const std::map<std::string, std::string>& options) {
-  const auto found = daemon_of(arguments.target, default_control_directory());
-  if (!found.ok()) return tell_failure(kProgram, found.error().in(arguments.command));
-  const auto answer = ask_daemon(found->socket_path, {.command = arguments.command, .arguments = options}, kAnswerMax);
-  if (!answer.ok()) return tell_failure(kProgram, answer.error().in(arguments.command + " of " + arguments.target));
-  return kExitDone;
+  const auto answer = ask_target(arguments, options, kAnswerMax);
+  return answer.ok() ? kExitDone : tell_failure(kProgram, answer.error());
 }
 
 // Returns when nothing is sent any more.

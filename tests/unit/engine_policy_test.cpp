@@ -33,52 +33,59 @@ std::vector<Status> changes_of(TestVolume& test, InodeNumber file, const std::st
           volume.unlink(kRootDirectory, "moved" + suffix)};
 }
 
+struct Files {
+  InodeNumber file;
+  InodeNumber held;  // unlinked, and still held
+};
+
+// What changes_of() needs, and a file whose end is still to come.
+Files make_files(TestVolume& test) {
+  Files files{test.make(kRootDirectory, "name"), test.make(kRootDirectory, "held")};
+  REQUIRE(test.write(files.file, 0, "before").ok());
+  test.make(kRootDirectory, "gone1");
+  REQUIRE(test.volume->unlink(kRootDirectory, "held").ok());
+  return files;
+}
+
 }  // namespace
 
 TEST_CASE("what is refused is refused whole, and reads, fsyncs and consistency points go on") {
   TestVolume test;
-  const InodeNumber file = test.make(kRootDirectory, "name");
-  REQUIRE(test.write(file, 0, "before").ok());
-  test.make(kRootDirectory, "gone1");
-  const InodeNumber held = test.make(kRootDirectory, "held");
-  REQUIRE(test.volume->unlink(kRootDirectory, "held").ok());
+  const Files files = make_files(test);
   test.volume->set_changes(Changes::kRefused);
-  for (const Status& change : changes_of(test, file, "1")) CHECK(change.error().code() == ErrorCode::kReadOnly);
-  CHECK(test.read(file, 0, 100) == "before");
-  CHECK(test.volume->fsync(file, false).ok());
+  for (const Status& change : changes_of(test, files.file, "1")) CHECK(change.error().code() == ErrorCode::kReadOnly);
+  CHECK(test.read(files.file, 0, 100) == "before");
+  CHECK(test.volume->fsync(files.file, false).ok());
   CHECK(test.volume->consistency_point().ok());
   // The name of this one went before: the rest follows.
   const std::uint64_t inodes = test.volume->usage().inode_count;
-  test.volume->forget(held, 1);
+  test.volume->forget(files.held, 1);
   CHECK(test.volume->usage().inode_count == inodes - 1);
   test.volume->set_changes(Changes::kTaken);
-  for (const Status& change : changes_of(test, file, "1")) CHECK(change.ok());
+  for (const Status& change : changes_of(test, files.file, "1")) CHECK(change.ok());
   REQUIRE(test.volume->consistency_point().ok());
   CHECK(test.problems() == "");
 }
 
 TEST_CASE("what is held back is done when it may be, and nothing else waits") {
   TestVolume test;
-  const InodeNumber file = test.make(kRootDirectory, "name");
-  REQUIRE(test.write(file, 0, "before").ok());
-  test.make(kRootDirectory, "gone1");
-  const InodeNumber held = test.make(kRootDirectory, "held");
-  REQUIRE(test.volume->unlink(kRootDirectory, "held").ok());
+  const Files files = make_files(test);
   test.volume->set_changes(Changes::kWait);
   {
     const NoWaitScope scope;
-    for (const Status& change : changes_of(test, file, "1")) CHECK(change.error().code() == ErrorCode::kWouldWait);
+    for (const Status& change : changes_of(test, files.file, "1"))
+      CHECK(change.error().code() == ErrorCode::kWouldWait);
   }
   std::atomic<bool> done{false};
   std::vector<Status> results;
   std::thread changer([&] {
-    results = changes_of(test, file, "1");
+    results = changes_of(test, files.file, "1");
     done = true;
   });
-  CHECK(test.read(file, 0, 100) == "before");
-  CHECK(test.volume->fsync(file, false).ok());
+  CHECK(test.read(files.file, 0, 100) == "before");
+  CHECK(test.volume->fsync(files.file, false).ok());
   CHECK(test.volume->consistency_point().ok());
-  test.volume->forget(held, 1);
+  test.volume->forget(files.held, 1);
   CHECK_FALSE(done.load());
   CHECK(test.volume->lookup(kRootDirectory, "new1").error().code() == ErrorCode::kNotFound);
   test.volume->set_changes(Changes::kTaken);
