@@ -72,6 +72,7 @@ double kept_seconds(const KernelCache::Answer& answer) {
 }
 
 fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes) {
+  answer.note_handed_out(attributes.inode);
   fuse_entry_param entry{};
   entry.ino = attributes.inode.value;
   entry.generation = 1;  // inode numbers are never reused

@@ -65,6 +65,13 @@ void KernelCache::Answer::note_missing(InodeNumber directory) const {
   }
 }
 
+void KernelCache::Answer::note_handed_out(InodeNumber inode) const {
+  // One that is granted ends before it is asked who has been handed out, or was counted before.
+  if (may_be_kept()) return;
+  MutexLock lock(cache_->mutex_);
+  if (is_changing(cache_->view_.load())) cache_->handed_out_.insert(inode);
+}
+
 KernelCache::KernelCache(Calls calls) : calls_(std::move(calls)), thread_([this] { work(); }) {}
 
 KernelCache::~KernelCache() {
@@ -89,11 +96,11 @@ void KernelCache::before_read(InodeNumber inode, std::uint64_t offset_bytes, std
   const Pages pages{inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize};
   MutexLock lock(mutex_);
   // What is being dropped may be locked by this very read: it is answered, and what it fills is dropped again.
-  while (holding_ && touches(changed_pages_, pages) && !is_refilled(pages)) changed_.wait(mutex_);
+  while (holding_ && touches_change(pages) && !is_refilled(pages)) changed_.wait(mutex_);
   if (!is_changing(view_.load())) return;
   if (!holding_) {
     reads_.push_back(pages);
-  } else if (touches(changed_pages_, pages)) {
+  } else if (touches_change(pages)) {
     refilled_.push_back(pages);
   }
 }
@@ -130,7 +137,7 @@ void KernelCache::forget(ViewChange change) {
 void KernelCache::add_job(ViewChange change) {
   const std::uint64_t view = view_.load();
   if (jobs_.size() < kJobsMax || !drops_all_names_) {
-    jobs_.push_back(Job{view, std::move(change), {}});
+    jobs_.push_back(Job{view, std::move(change), {}, {}});
     return;
   }
   Job& last = jobs_.back();  // not the first one, which is being done
@@ -146,10 +153,12 @@ void KernelCache::finish() {
   MutexLock lock(mutex_);
   const std::uint64_t view = view_.fetch_add(1);
   if (!holding_ && !jobs_.empty() && jobs_.back().view == view) {
-    std::vector<Pages>& reads = jobs_.back().reads;
-    reads.insert(reads.end(), reads_.begin(), reads_.end());
+    Job& late = jobs_.back();
+    late.reads.insert(late.reads.end(), reads_.begin(), reads_.end());
+    late.handed_out.merge(handed_out_);
   }
   reads_.clear();
+  handed_out_.clear();
   holding_ = false;
   changed_.notify_all();
 }
@@ -241,11 +250,12 @@ void KernelCache::begin_holding(Job& job) {
   for (const ViewChange::Inode& inode : job.change.inodes) {
     for (const auto& [first, end] : inode.pages.ranges()) changed_pages_[inode.number].add(first, end);
   }
+  for (const InodeNumber inode : job.handed_out) changed_pages_[inode].add(0, kEndOfFile);
   holding_ = job.view == view_.load() && !closing_;
   std::vector<Pages>& reads = job.reads;
   if (holding_) reads.insert(reads.end(), reads_.begin(), reads_.end());
   for (const Pages& pages : reads) {
-    if (touches(changed_pages_, pages)) refilled_.push_back(pages);
+    if (touches_change(pages)) refilled_.push_back(pages);
   }
 }
 
@@ -273,9 +283,10 @@ bool KernelCache::may_know_missing_in(InodeNumber directory) {
   return missing_anywhere_ || missing_in_.contains(directory);
 }
 
-bool KernelCache::touches(const PagesByInode& changed, const Pages& pages) {
-  const auto found = changed.find(pages.inode);
-  if (found == changed.end()) return false;
+bool KernelCache::touches_change(const Pages& pages) const {
+  if (handed_out_.contains(pages.inode)) return true;
+  const auto found = changed_pages_.find(pages.inode);
+  if (found == changed_pages_.end()) return false;
   const RangeSet& ranges = found->second;
   if (ranges.contains(pages.first)) return true;
   const auto next = ranges.ranges().upper_bound(pages.first);

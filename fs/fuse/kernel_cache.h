@@ -9,10 +9,10 @@
 //      progress end, and what is answered between it and finish() has no time to live.
 //   2. When forget() returns in time, the kernel has no page any more whose content the change touches, and reads of
 //      such pages wait for finish(). Reads that filled some from the old view meanwhile were noted, and their pages
-//      dropped once more.
+//      dropped once more. An inode that was handed out meanwhile may be missing in the change, which knows of those
+//      alone that were handed out before: all its pages are taken to be touched.
 //   3. The kernel is called by one thread, which holds no lock and answers no request: it may wait there for a page or
-//   a
-//      directory that somebody has locked. forget() waits for it up to kWaitMax after prepare(), and not at all while
+//      a directory that somebody has locked. forget() waits for it up to kWaitMax after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
 //   4. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
 //      waits for a request that would come behind a held one.
@@ -64,6 +64,8 @@ class KernelCache final : public ViewListener {
     bool may_be_kept() const;
     // The answer is that the directory has no such name.
     void note_missing(InodeNumber directory) const;
+    // The answer hands the inode out. Before it is sent.
+    void note_handed_out(InodeNumber inode) const;
 
    private:
     KernelCache* const cache_;
@@ -101,11 +103,15 @@ class KernelCache final : public ViewListener {
     std::uint64_t end = 0;
   };
   using PagesByInode = std::unordered_map<InodeNumber, RangeSet>;
+  using Inodes = std::unordered_set<InodeNumber>;
   // A change whose untrue answers are to be dropped.
   struct Job {
     std::uint64_t view = 0;  // view_ while it was made
     ViewChange change;
-    std::vector<Pages> reads;  // those that were answered meanwhile, when the change has been shown before it was done
+    // When the change has been shown before it was done: reads that were answered, and inodes that were handed out,
+    // while it was made.
+    std::vector<Pages> reads;
+    Inodes handed_out;
   };
   struct Unsettled {
     ViewChange::Inode inode;
@@ -126,7 +132,7 @@ class KernelCache final : public ViewListener {
   void end_job() TARNFS_EXCLUDES(mutex_);
   void add_job(ViewChange change) TARNFS_REQUIRES(mutex_);
   bool may_know_missing_in(InodeNumber directory) TARNFS_EXCLUDES(mutex_);
-  static bool touches(const PagesByInode& changed, const Pages& pages);
+  bool touches_change(const Pages& pages) const TARNFS_REQUIRES(mutex_);
   bool is_refilled(const Pages& pages) const TARNFS_REQUIRES(mutex_);
 
   const Calls calls_;
@@ -142,10 +148,11 @@ class KernelCache final : public ViewListener {
   std::chrono::steady_clock::time_point deadline_ TARNFS_GUARDED_BY(mutex_);
   std::deque<Job> jobs_ TARNFS_GUARDED_BY(mutex_);        // the first one is being done
   std::vector<Pages> reads_ TARNFS_GUARDED_BY(mutex_);    // since prepare(), before there was `holding_`
+  Inodes handed_out_ TARNFS_GUARDED_BY(mutex_);           // between prepare() and finish()
   bool holding_ TARNFS_GUARDED_BY(mutex_) = false;        // reads of changed pages wait
   PagesByInode changed_pages_ TARNFS_GUARDED_BY(mutex_);  // of the first job
   std::deque<Pages> refilled_ TARNFS_GUARDED_BY(mutex_);  // to be dropped again; the first one is being dropped
-  std::unordered_set<InodeNumber> missing_in_ TARNFS_GUARDED_BY(mutex_);  // directories that were asked in vain
+  Inodes missing_in_ TARNFS_GUARDED_BY(mutex_);  // directories that were asked in vain
   bool missing_anywhere_ TARNFS_GUARDED_BY(mutex_) = false;               // in more directories than are counted
 
   std::vector<Unsettled> unsettled_;  // of the thread

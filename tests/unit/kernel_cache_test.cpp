@@ -200,6 +200,53 @@ TEST_CASE("a read of the old view that fills dropped pages is dropped again, and
   CHECK(kernel.taken().empty());
 }
 
+TEST_CASE("what is handed out while the change is made may be missing in it: what is read of it is dropped again") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  const InodeNumber other{99};
+  cache.prepare();
+  {
+    const KernelCache::Answer answer(&cache);
+    answer.note_handed_out(kFile);
+  }
+  cache.before_read(kFile, 4 * kBlockSize, 2 * kBlockSize);
+  cache.before_read(other, 4 * kBlockSize, 2 * kBlockSize);  // known before
+  cache.forget(change_of({}));
+  CHECK(kernel.taken() == std::vector<std::string>{"20:16384+8192"});
+  std::atomic<bool> answered{false};
+  std::thread reader([&] {
+    cache.before_read(kFile, 0, kBlockSize);
+    answered = true;
+  });
+  cache.before_read(other, 0, kBlockSize);
+  CHECK(!answered);
+  cache.finish();
+  reader.join();
+  cache.prepare();
+  cache.before_read(kFile, 0, kBlockSize);  // known before this one
+  cache.forget(change_of({}));
+  cache.finish();
+  CHECK(kernel.taken().empty());
+}
+
+TEST_CASE("what was handed out while a change was made that is late is dropped with it") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  kernel.block("21:-1+0");
+  cache.prepare();
+  {
+    const KernelCache::Answer answer(&cache);
+    answer.note_handed_out(kFile);
+  }
+  cache.before_read(kFile, 0, kBlockSize);
+  cache.forget(change_of({{21, {}}}));
+  cache.finish();
+  CHECK(cache.late_count() == 1);
+  CHECK(kernel.taken() == std::vector<std::string>{"21:-1+0"});
+  kernel.unblock();
+  CHECK(kernel.wait_for("20:0+4096"));
+}
+
 TEST_CASE("a read that has the page locked that is dropped again is answered") {
   FakeKernel kernel;
   KernelCache cache(kernel.calls());

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <random>
@@ -310,6 +311,43 @@ TEST_CASE("a state is seen as soon as it is shown") {
   CHECK(content_at(open_file) == std::string(2 * kBlockSize + 7, 'a'));
   CHECK(stat_at(pair.at("linked"))->st_size == 2 * kBlockSize + 7);
   ::munmap(mapped, 10 * kBlockSize);
+  CHECK(pair.late() == 0);
+}
+
+namespace {
+
+// Does something when a change has been found and is not yet known to the mount.
+class BetweenChangeAndMount final : public ViewListener {
+ public:
+  BetweenChangeAndMount(ViewListener& mount, std::function<void()> action) : mount_(mount), action_(std::move(action)) {}
+  bool forgets_all_names() const override { return mount_.forgets_all_names(); }
+  void prepare() override { mount_.prepare(); }
+  void forget(ViewChange change) override {
+    action_();
+    mount_.forget(std::move(change));
+  }
+  void finish() override { mount_.finish(); }
+
+ private:
+  ViewListener& mount_;
+  std::function<void()> action_;
+};
+
+}  // namespace
+
+TEST_CASE("what is looked at for the first time while a state is being made known is not seen as it was afterwards") {
+  if (!can_mount()) return;
+  Pair pair;
+  const InodeNumber file = pair.make("file", "old");
+  pair.publish();
+  std::string seen;
+  BetweenChangeAndMount between(*pair.mount->view_listener(), [&] { seen = content_at(pair.at("file")); });
+  REQUIRE(pair.primary.write(file, 0, "new").ok());
+  pair.mirror->set_view_listener(&between);
+  pair.publish();
+  pair.mirror->set_view_listener(pair.mount->view_listener());
+  CHECK(seen == "old");
+  CHECK(content_at(pair.at("file")) == "new");
   CHECK(pair.late() == 0);
 }
 
