@@ -5,9 +5,11 @@
 #include <bitset>
 #include <cstring>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/checksum.h"
+#include "common/log.h"
 
 namespace tarnfs {
 namespace {
@@ -186,6 +188,19 @@ Status write_superblock(BlockDevice& device, const Superblock& superblock) {
   const PageRef page = page_of(superblock);
   TARNFS_TRY(device.write(Address{0}, std::span(&page, 1)));
   return device.write(Address{superblock.size_blocks - 1}, std::span(&page, 1));
+}
+
+Status renew_superblock(BlockDevice& device, const Superblock& superblock) {
+  for (const Address address : {Address{0}, Address{superblock.size_blocks - 1}}) {
+    const auto there = read_superblock_at(device, address);
+    const bool is_damaged = there.ok() ? there->checksum != superblock.checksum : there.error().code() == ErrorCode::kCorrupt;
+    if (!is_damaged) continue;
+    log_warning(device.name() + ": the superblock in block " + std::to_string(address.value) +
+                " is damaged; it is written again from its copy");
+    const PageRef page = page_of(superblock);
+    TARNFS_TRY(device.write(address, std::span(&page, 1)));
+  }
+  return {};
 }
 
 Superblock grown(const Superblock& superblock, std::uint64_t size_blocks) {

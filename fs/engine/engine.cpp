@@ -40,6 +40,7 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
       superblock = grown(superblock, root.size_blocks);
       if (options.mode == VolumeMode::kReadWrite) TARNFS_TRY(finish_growth(device, superblock, old_size_blocks));
     }
+    if (options.mode == VolumeMode::kReadWrite) TARNFS_TRY(renew_superblock(device, superblock));
     if (const Status fields = check_free_map_fields(root); !fields.ok()) return fields.error().in(device.name());
   }
   auto engine = std::make_unique<Engine>(device, options, superblock, root);
@@ -99,6 +100,7 @@ Status Engine::make_writable() {
   if (on_disk.size_blocks != size_blocks_) {
     TARNFS_TRY(finish_growth(device_, superblock(), on_disk.size_blocks));
   }
+  TARNFS_TRY(renew_superblock(device_, superblock()));
   mode_ = VolumeMode::kReadWrite;
   return start();
 }

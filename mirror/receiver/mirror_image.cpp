@@ -60,6 +60,7 @@ Status MirrorImage::load_image() {
       TARNFS_TRY(image_->flush());  // the root may not be durable yet, and the superblock rests on it
       TARNFS_TRY(grow(*newest));
     }
+    TARNFS_TRY(renew_superblock(*image_, *superblock_));
     root_ = *newest;
   } else if (newest.error().code() != ErrorCode::kCorrupt) {
     return newest.error();

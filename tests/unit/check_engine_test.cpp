@@ -129,3 +129,19 @@ TEST_CASE("every consistency point of random work is clean") {
   REQUIRE(volume->close().ok());
   CHECK(check_clean(device).counters.entries > 500);
 }
+
+TEST_CASE("a damaged superblock is made good by who opens the volume for writing") {
+  for (const std::uint64_t damaged : {std::uint64_t{0}, kBlocks - 1}) {
+    CAPTURE(damaged);
+    MemoryBlockDevice device(kBlocks);
+    REQUIRE(format_volume(device, {}, system_clock()).ok());
+    device.damage(Address{damaged});
+    VolumeOptions options;
+    options.cp_interval_ms = 0;
+    options.mode = VolumeMode::kReadOnly;
+    REQUIRE(Volume::open(device, options).ok());
+    CHECK(check_volume(device, {})->problems.size() == 1);
+    open_volume(device).reset();
+    check_clean(device);
+  }
+}
