@@ -68,17 +68,21 @@ def reason_group(reason):
     return re.sub(r"\s+", " ", re.sub(r"/\S+", "…", reason)).strip()
 
 
-def describe(results, excluded, facts):
+def describe(rounds, excluded, facts):
+    """`rounds` are the results of one run or of several; a test has passed when it did in each."""
     lines = ["# xfstests on tarnfs", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
-    lines += ["", "| passed | failed | not run | minutes |", "|---|---|---|---|"]
-    counts = (len(results.passed), len(results.failed), len(results.not_run), f"{results.seconds / 60:.0f}")
-    lines.append(f"| {' | '.join(str(count) for count in counts)} |")
-    if results.failed:
-        lines += ["", "## Failed", ""] + [f"- {name}: {why}" for name, why in results.failed.items()]
+    lines += ["", "| run | passed | failed | not run | minutes |", "|---|---|---|---|---|"]
+    for number, results in enumerate(rounds, 1):
+        counts = (len(results.passed), len(results.failed), len(results.not_run), f"{results.seconds / 60:.0f}")
+        lines.append(f"| {number} | {' | '.join(str(count) for count in counts)} |")
+    failed = [f"- {name}, run {n}: {why}" for n, results in enumerate(rounds, 1) for name, why in results.failed.items()]
+    if failed:
+        lines += ["", "## Failed", "", *failed]
     lines += ["", "## Excluded", ""] + [f"- {name}: {why}" for name, why in excluded.items()]
     lines += ["", "## Not run", "", "| tests | why |", "|---|---|"]
-    groups = Counter(reason_group(why) for why in results.not_run.values())
+    groups = Counter(reason_group(why) for why in rounds[-1].not_run.values())
     lines += [f"| {count} | {why} |" for why, count in groups.most_common()]
-    lines += ["", "## Passed", "", ", ".join(results.passed), ""]
+    passed = [name for name in rounds[-1].passed if all(name in results.passed for results in rounds)]
+    lines += ["", f"## Passed, each time: {len(passed)}", "", ", ".join(passed), ""]
     return "\n".join(lines)

@@ -30,12 +30,22 @@ class TableTest(unittest.TestCase):
         results = table.read_results(self.file)
         self.assertEqual(list(results.passed), ["generic/001"])
         self.assertEqual(results.failed, {"generic/002": "- output mismatch"})
-        text = table.describe(results, {"generic/009": "because"}, {"kernel": "1.0"})
+        text = table.describe([results], {"generic/009": "because"}, {"kernel": "1.0"})
         self.assertIn("- generic/009: because", text)
         self.assertIn("- kernel: 1.0", text)
-        self.assertIn("| 1 | 1 | 2 | 0 |", text)
-        self.assertIn("- generic/002: - output mismatch", text)
+        self.assertIn("| 1 | 1 | 1 | 2 | 0 |", text)
+        self.assertIn("- generic/002, run 1: - output mismatch", text)
         self.assertIn("| 2 | no … here |", text)
+        self.assertIn("## Passed, each time: 1\n\ngeneric/001\n", text)
+
+    def test_what_failed_once_has_not_passed(self):
+        self.file.write_text(REPORT)
+        results = table.read_results(self.file)
+        good = results._replace(passed=results.passed | {"generic/002": 1.0}, failed={})
+        text = table.describe([good, results, good], {}, {})
+        self.assertIn("| 3 | 2 | 0 | 2 | 0 |", text)
+        self.assertIn("- generic/002, run 2: - output mismatch", text)
+        self.assertIn("## Passed, each time: 1\n\ngeneric/001\n", text)
 
     def test_an_exclusion_needs_a_reason(self):
         self.file.write_text("# words\ngeneric/001 because it is really not possible\n")
