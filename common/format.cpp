@@ -193,7 +193,8 @@ Status write_superblock(BlockDevice& device, const Superblock& superblock) {
 Status renew_superblock(BlockDevice& device, const Superblock& superblock) {
   for (const Address address : {Address{0}, Address{superblock.size_blocks - 1}}) {
     const auto there = read_superblock_at(device, address);
-    const bool is_damaged = there.ok() ? there->checksum != superblock.checksum : there.error().code() == ErrorCode::kCorrupt;
+    const bool is_damaged =
+        there.ok() ? there->checksum != superblock.checksum : there.error().code() == ErrorCode::kCorrupt;
     if (!is_damaged) continue;
     log_warning(device.name() + ": the superblock in block " + std::to_string(address.value) +
                 " is damaged; it is written again from its copy");

@@ -226,8 +226,8 @@ requires(sizeof(T) == kBlockSize) PageRef page_of(const T& block) {
 Result<Superblock> read_superblock(BlockDevice& device);
 // Writes both copies; does not flush.
 Status write_superblock(BlockDevice& device, const Superblock& superblock);
-// Writes the copy again that is not `superblock`, which the other one is. So a crash meanwhile leaves that one. Does not
-// flush: a growth does, before it writes to the front.
+// Writes the copy again that is not `superblock`, which the other one is. So a crash meanwhile leaves that one. Does
+// not flush: a growth does, before it writes to the front.
 Status renew_superblock(BlockDevice& device, const Superblock& superblock);
 // The newest valid root block of this volume in the ring. kCorrupt when there is none. It is larger than the superblock
 // says where a growth was cut off: then the superblock is to be `grown` to its size, here and, by who writes, on disk.

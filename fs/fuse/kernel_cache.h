@@ -146,14 +146,14 @@ class KernelCache final : public ViewListener {
   Mutex mutex_;
   Condition changed_;
   std::chrono::steady_clock::time_point deadline_ TARNFS_GUARDED_BY(mutex_);
-  std::deque<Job> jobs_ TARNFS_GUARDED_BY(mutex_);        // the first one is being done
-  std::vector<Pages> reads_ TARNFS_GUARDED_BY(mutex_);    // since prepare(), before there was `holding_`
-  Inodes handed_out_ TARNFS_GUARDED_BY(mutex_);           // between prepare() and finish()
-  bool holding_ TARNFS_GUARDED_BY(mutex_) = false;        // reads of changed pages wait
-  PagesByInode changed_pages_ TARNFS_GUARDED_BY(mutex_);  // of the first job
-  std::deque<Pages> refilled_ TARNFS_GUARDED_BY(mutex_);  // to be dropped again; the first one is being dropped
-  Inodes missing_in_ TARNFS_GUARDED_BY(mutex_);  // directories that were asked in vain
-  bool missing_anywhere_ TARNFS_GUARDED_BY(mutex_) = false;               // in more directories than are counted
+  std::deque<Job> jobs_ TARNFS_GUARDED_BY(mutex_);           // the first one is being done
+  std::vector<Pages> reads_ TARNFS_GUARDED_BY(mutex_);       // since prepare(), before there was `holding_`
+  Inodes handed_out_ TARNFS_GUARDED_BY(mutex_);              // between prepare() and finish()
+  bool holding_ TARNFS_GUARDED_BY(mutex_) = false;           // reads of changed pages wait
+  PagesByInode changed_pages_ TARNFS_GUARDED_BY(mutex_);     // of the first job
+  std::deque<Pages> refilled_ TARNFS_GUARDED_BY(mutex_);     // to be dropped again; the first one is being dropped
+  Inodes missing_in_ TARNFS_GUARDED_BY(mutex_);              // directories that were asked in vain
+  bool missing_anywhere_ TARNFS_GUARDED_BY(mutex_) = false;  // in more directories than are counted
 
   std::vector<Unsettled> unsettled_;  // of the thread
   Mutex close_mutex_;                 // held while the thread is waited for; before mutex_

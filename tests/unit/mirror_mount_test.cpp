@@ -319,7 +319,8 @@ namespace {
 // Does something when a change has been found and is not yet known to the mount.
 class BetweenChangeAndMount final : public ViewListener {
  public:
-  BetweenChangeAndMount(ViewListener& mount, std::function<void()> action) : mount_(mount), action_(std::move(action)) {}
+  BetweenChangeAndMount(ViewListener& mount, std::function<void()> action)
+      : mount_(mount), action_(std::move(action)) {}
   bool forgets_all_names() const override { return mount_.forgets_all_names(); }
   void prepare() override { mount_.prepare(); }
   void forget(ViewChange change) override {
