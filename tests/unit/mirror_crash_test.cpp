@@ -1,6 +1,9 @@
 // A loss of power at every write of the mirror: it comes back at the old or at the new root, never between.
 #include <doctest/doctest.h>
 
+#include <memory>
+#include <random>
+
 #include "tests/support/image_driver.h"
 
 using namespace tarnfs;
@@ -10,31 +13,43 @@ namespace {
 
 constexpr std::uint32_t kSeed = 4711;
 
-// Opens the mirror on what a crash left. Returns the cp it shows, after every block of it was read.
+// The mirror, opened on what a crash left, or on nothing.
+struct OpenedMirror {
+  OpenedMirror(RecordingDisk& disk, FakePrimary& primary)
+      : storage(disk), image(open(storage)), target(primary.book(), image->device()), driver(*image, primary) {
+    const Status attached = image->attach(target);
+    REQUIRE_MESSAGE(attached.ok(), (attached.ok() ? "" : attached.error().describe()));
+  }
+  std::uint64_t cp() const { return target.root() ? target.root()->cp : 0; }
+
+  MemoryMirrorStorage storage;
+  std::unique_ptr<MirrorImage> image;
+  FakeTarget target;
+  ImageDriver driver;
+
+ private:
+  static std::unique_ptr<MirrorImage> open(MemoryMirrorStorage& storage) {
+    auto image = MirrorImage::open(storage);
+    REQUIRE_MESSAGE(image.ok(), (image.ok() ? "" : image.error().describe()));
+    return *std::move(image);
+  }
+};
+
+// The cp that the mirror shows, after every block of it was read.
 std::uint64_t recovered_cp(RecordingDisk& disk, FakePrimary& primary) {
-  MemoryMirrorStorage storage(disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE_MESSAGE(image.ok(), (image.ok() ? "" : image.error().describe()));
-  FakeTarget target(primary.book(), (*image)->device());
-  const Status attached = (*image)->attach(target);
-  REQUIRE_MESSAGE(attached.ok(), (attached.ok() ? "" : attached.error().describe()));
+  const OpenedMirror mirror(disk, primary);
   CHECK_FALSE(disk.exists(RecordingDisk::File::kStaging));
-  return target.root() ? target.root()->cp : 0;
+  return mirror.cp();
 }
 
 // Then the primary brings it to its newest root.
 void check_it_goes_on(RecordingDisk& disk, FakePrimary& primary) {
-  MemoryMirrorStorage storage(disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE(image.ok());
-  FakeTarget target(primary.book(), (*image)->device());
-  REQUIRE((*image)->attach(target).ok());
-  ImageDriver driver(**image, primary);
-  const auto welcome = driver.begin();
+  OpenedMirror mirror(disk, primary);
+  const auto welcome = mirror.driver.begin();
   REQUIRE(welcome.ok());
-  if (welcome->root_checksum != primary.newest_root().checksum) REQUIRE(driver.catch_up().ok());
-  CHECK(target.root()->checksum == primary.newest_root().checksum);
-  CHECK(target.check().ok());
+  if (welcome->root_checksum != primary.newest_root().checksum) REQUIRE(mirror.driver.catch_up().ok());
+  CHECK(mirror.target.root()->checksum == primary.newest_root().checksum);
+  CHECK(mirror.target.check().ok());
 }
 
 struct Scenario {
@@ -42,20 +57,20 @@ struct Scenario {
   std::size_t begin = 0;  // operations before the publish under test
 };
 
-// A published state of 12 blocks at the mirror, cp 2; then a publish that changes some of their addresses, or none.
+// A published state of 12 blocks at the mirror, cp 2.
+void publish_first_state(OpenedMirror& mirror, FakePrimary& primary) {
+  for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
+  primary.commit();
+  REQUIRE(mirror.driver.begin().ok());
+  REQUIRE(mirror.driver.catch_up().ok());
+}
+
+// The same; then a publish that changes some of their addresses, or none.
 // With `larger_blocks` the volume grows to that with it.
 void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t larger_blocks = 0,
           bool even_cp = false) {
-  MemoryMirrorStorage storage(scenario.disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE(image.ok());
-  FakeTarget target(primary.book(), (*image)->device());
-  REQUIRE((*image)->attach(target).ok());
-  ImageDriver driver(**image, primary);
-  for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
-  primary.commit();
-  REQUIRE(driver.begin().ok());
-  REQUIRE(driver.catch_up().ok());
+  OpenedMirror mirror(scenario.disk, primary);
+  publish_first_state(mirror, primary);
   scenario.begin = scenario.disk.log().size();
   const std::uint64_t first = staged ? kFirstDataBlock + 4 : kFirstDataBlock + 100;
   for (std::uint64_t i = 0; i < 6; ++i) primary.put(first + i, 200 + i);
@@ -70,8 +85,34 @@ void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t l
     for (std::uint64_t i = end_of_data_blocks(kVolumeBlocks); i < kVolumeBlocks; ++i) primary.put(i, 400 + i);
   }
   primary.commit();
-  REQUIRE(driver.begin().ok());
-  REQUIRE(driver.catch_up().ok());
+  REQUIRE(mirror.driver.begin().ok());
+  REQUIRE(mirror.driver.catch_up().ok());
+}
+
+// Power is lost behind each write of the publish, eight times; `change` may do more to what is left then. The mirror
+// has the old state, or the newest one, which stays once it was durable.
+template <class Change>
+void lose_power_in_publish(const Scenario& scenario, FakePrimary& primary, std::mt19937_64& random, Change change) {
+  const std::uint64_t newest = primary.newest_root().cp;
+  const auto log = scenario.disk.log();
+  REQUIRE(log.size() > scenario.begin + 4);
+  bool was_new = false;
+  for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+    CAPTURE(count);
+    bool all_new = true;
+    for (int round = 0; round < 8; ++round) {
+      auto files = RecordingDisk::after_power_loss({}, log, count, random);
+      change(files, round);
+      RecordingDisk disk(files);
+      const std::uint64_t cp = recovered_cp(disk, primary);
+      CHECK((cp == 2 || cp == newest));
+      if (was_new) CHECK(cp == newest);
+      all_new = all_new && cp == newest;
+      check_it_goes_on(disk, primary);
+    }
+    was_new = was_new || all_new;
+  }
+  CHECK(was_new);
 }
 
 }  // namespace
@@ -80,27 +121,11 @@ TEST_CASE("a loss of power at any write of a publish leaves the old or the new s
   INFO("seed ", kSeed);
   std::mt19937_64 random(kSeed);
   for (const bool staged : {false, true}) {
+    CAPTURE(staged);
     FakePrimary primary;
     Scenario scenario;
     play(scenario, primary, staged);
-    const auto log = scenario.disk.log();
-    REQUIRE(log.size() > scenario.begin + 4);
-    bool was_new = false;
-    for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
-      bool all_new = true;
-      for (int round = 0; round < 8; ++round) {
-        CAPTURE(staged);
-        CAPTURE(count);
-        RecordingDisk disk(RecordingDisk::after_power_loss({}, log, count, random));
-        const std::uint64_t cp = recovered_cp(disk, primary);
-        CHECK((cp == 2 || cp == 3));
-        if (was_new) CHECK(cp == 3);  // what was durable once stays
-        all_new = all_new && cp == 3;
-        check_it_goes_on(disk, primary);
-      }
-      was_new = was_new || all_new;
-    }
-    CHECK(was_new);
+    lose_power_in_publish(scenario, primary, random, [](RecordingDisk::Files&, int) {});
   }
 }
 
@@ -114,27 +139,11 @@ TEST_CASE("a loss of power at any write of a publish that grows the image leaves
       FakePrimary primary;
       Scenario scenario;
       play(scenario, primary, staged, 2 * kVolumeBlocks, even_cp);
-      const std::uint64_t newest = primary.newest_root().cp;
-      REQUIRE((newest % 2 == 0) == even_cp);
-      const auto log = scenario.disk.log();
-      bool was_new = false;
-      for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
-        CAPTURE(count);
-        bool all_new = true;
-        for (int round = 0; round < 8; ++round) {
-          auto files = RecordingDisk::after_power_loss({}, log, count, random);
-          // A block device may be longer than the volume.
-          if (round % 2 == 0) files[RecordingDisk::File::kImage].size_blocks = 3 * kVolumeBlocks;
-          RecordingDisk disk(files);
-          const std::uint64_t cp = recovered_cp(disk, primary);
-          CHECK((cp == 2 || cp == newest));
-          if (was_new) CHECK(cp == newest);
-          all_new = all_new && cp == newest;
-          check_it_goes_on(disk, primary);
-        }
-        was_new = was_new || all_new;
-      }
-      CHECK(was_new);
+      REQUIRE((primary.newest_root().cp % 2 == 0) == even_cp);
+      lose_power_in_publish(scenario, primary, random, [](RecordingDisk::Files& files, int round) {
+        // A block device may be longer than the volume.
+        if (round % 2 == 0) files[RecordingDisk::File::kImage].size_blocks = 3 * kVolumeBlocks;
+      });
     }
   }
 }
@@ -211,17 +220,14 @@ TEST_CASE("a loss of power during the first copy leaves an empty mirror or the w
     auto files = RecordingDisk::after_power_loss({}, log, count, random);
     RecordingDisk disk(files);
     MemoryMirrorStorage storage(disk);
-    if (auto image = MirrorImage::open(storage); !image.ok()) {
+    if (const auto image = MirrorImage::open(storage); !image.ok()) {
       // Only a superblock that was being written can be torn, and then there is nothing to lose.
       CHECK(image.error().code() == ErrorCode::kInvalid);
       CHECK(count <= 7);
       continue;
-    } else {
-      FakeTarget target(primary.book(), (*image)->device());
-      REQUIRE((*image)->attach(target).ok());
-      const std::uint64_t cp = target.root() ? target.root()->cp : 0;
-      CHECK((cp == 0 || cp == 2));
     }
+    const std::uint64_t cp = OpenedMirror(disk, primary).cp();
+    CHECK((cp == 0 || cp == 2));
     check_it_goes_on(disk, primary);
   }
 }
@@ -233,26 +239,18 @@ TEST_CASE("a device that stops at any call of a publish leaves readers and the n
       CAPTURE(calls);
       FakePrimary primary;
       RecordingDisk disk;
-      MemoryMirrorStorage storage(disk);
-      auto image = MirrorImage::open(storage);
-      REQUIRE(image.ok());
-      FakeTarget target(primary.book(), (*image)->device());
-      REQUIRE((*image)->attach(target).ok());
-      ImageDriver driver(**image, primary);
-      for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
-      primary.commit();
-      REQUIRE(driver.begin().ok());
-      REQUIRE(driver.catch_up().ok());
+      OpenedMirror mirror(disk, primary);
+      publish_first_state(mirror, primary);
       for (std::uint64_t i = 0; i < 6; ++i) primary.put(kFirstDataBlock + (staged ? 4 : 100) + i, 200 + i);
       primary.commit();
-      REQUIRE(driver.begin().ok());
+      REQUIRE(mirror.driver.begin().ok());
       disk.fail_from(calls);
-      const auto published = driver.catch_up();
-      CHECK(target.check().ok());
+      const auto published = mirror.driver.catch_up();
+      CHECK(mirror.target.check().ok());
       RecordingDisk after(disk.files());
       const std::uint64_t cp = recovered_cp(after, primary);
       CHECK((cp == 2 || cp == 3));
-      CHECK(cp >= target.root()->cp);
+      CHECK(cp >= mirror.cp());
       check_it_goes_on(after, primary);
       if (published.ok()) break;
     }
