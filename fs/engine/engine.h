@@ -219,7 +219,6 @@ class Engine final : public Volume {
   void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved = false)
       TARNFS_REQUIRES(inode.mutex);
   void cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
-  static std::uint64_t drop_reserved(Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
   void charge_path(Operation& op, const Inode& inode, std::uint64_t index) TARNFS_REQUIRES(inode.mutex);
   static void drop_shared(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end)
       TARNFS_REQUIRES(inode.mutex);

@@ -113,6 +113,11 @@ unsigned Engine::height_above(const Inode& inode, std::uint64_t index) {
   return height;
 }
 
+// What the generation was promised for pages: what they drew from older reserves needed no promise.
+static std::uint64_t promised_page_blocks(const InodeDelta& delta) {
+  return delta.pages.size() + delta.reserved.count() - delta.drawn_count;
+}
+
 // The nodes at both ends of the cut are written anew, unless nothing is left of the tree.
 void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) {
   if (first != 0 || end != kEndOfFile) {
@@ -120,29 +125,23 @@ void Engine::cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::ui
     const std::uint64_t paths = one_path ? 1 : 2;
     op.charge(paths * (height_above(inode, first) + 1));
   }
-  const std::uint64_t dirty_pages = inode.open.pages.erase(first, end);
+  InodeDelta& open = inode.open;
+  const std::uint64_t promised_before = promised_page_blocks(open);
+  const std::uint64_t dirty_pages = open.pages.erase(first, end);
   op.dirty_bytes_added -= static_cast<std::int64_t>(dirty_pages * kBlockSize);
   drop_shared(op, inode, first, end);
-  inode.open.removed.add(first, end);
-  const std::uint64_t promised_blocks = dirty_pages + drop_reserved(inode, first, end);
-  if (end == kEndOfFile) count_freed(op, inode, first, promised_blocks);
+  open.removed.add(first, end);
+  if (!open.reserved.empty() || open.drawn_count != 0) {
+    open.reserved.remove(first, end);
+    open.drawn.remove(first, end);
+    open.drawn_count = open.drawn.count();
+  }
+  if (end == kEndOfFile) count_freed(op, inode, first, promised_before - promised_page_blocks(open));
   supersede(op, inode, first, end);
   if (!logs_content(inode)) return;
   inode.unlogged.pages.remove(first, end);
   inode.unlogged.reserved.remove(first, end);
   inode.unlogged.cut.add(first, end);
-}
-
-// How many blocks more than there are pages in [first, end) the open generation had promised for them; a negative
-// number, in a type without sign, where pages took what an older generation had kept.
-std::uint64_t Engine::drop_reserved(Inode& inode, std::uint64_t first, std::uint64_t end) {
-  InodeDelta& open = inode.open;
-  if (open.reserved.empty() && open.drawn_count == 0) return 0;
-  const std::uint64_t before = open.reserved.count() - open.drawn_count;
-  open.reserved.remove(first, end);
-  open.drawn.remove(first, end);
-  open.drawn_count = open.drawn.count();
-  return before - (open.reserved.count() - open.drawn_count);
 }
 
 std::uint64_t Engine::blocks_for_pages(std::uint64_t first_page, std::uint64_t count) const {
