@@ -135,9 +135,13 @@ void reply_value(fuse_req_t request, const std::string& value, std::size_t size)
   }
 }
 
+bool is_acl(std::string_view name) {
+  return name == "system.posix_acl_access" || name == "system.posix_acl_default";
+}
+
 // The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
 Status check_namespace(std::string_view name) {
-  if (name == "system.posix_acl_access" || name == "system.posix_acl_default") return {};
+  if (is_acl(name)) return {};
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
     if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status() : Error(ErrorCode::kInvalid);
   }
@@ -149,6 +153,9 @@ void answer_getxattr(fuse_req_t request, fuse_ino_t inode, const char* name, std
     reply_error(request, known.error());
     return;
   }
+  // The kernel keeps ACLs, and no other attributes.
+  KernelCache* const cache = front_end_of(request).kernel_cache;
+  if (cache != nullptr && is_acl(name)) cache->before_acl(inode_of(inode));
   const auto value = file_system_of(request).xattr(inode_of(inode), name);
   if (!value.ok()) {
     reply_error(request, value.error());

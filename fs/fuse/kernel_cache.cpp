@@ -91,12 +91,20 @@ void KernelCache::close() {
 
 void KernelCache::before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) {
   asked_count_.fetch_add(1, std::memory_order_relaxed);
-  // One that comes before the view begins to change has its pages locked already: dropping them waits for it.
+  before_filling({inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize});
+}
+
+void KernelCache::before_acl(InodeNumber inode) {
+  before_filling({inode, kPlaceOfAcls, kEndOfFile});
+}
+
+void KernelCache::before_filling(const Pages& pages) {
+  // One that comes before the view begins to change has its pages locked already: dropping them waits for it. And the
+  // kernel does not keep an ACL that it has asked for before it is told to drop it.
   if (!is_changing(view_.load())) return;
-  const Pages pages{inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize};
   MutexLock lock(mutex_);
   // What is being dropped may be locked by this very read: it is answered, and what it fills is dropped again.
-  while (holding_ && touches_change(pages) && !is_refilled(pages)) changed_.wait(mutex_);
+  while (holding_ && touches_change(pages) && (pages.are_acls() || !is_refilled(pages))) changed_.wait(mutex_);
   if (!is_changing(view_.load())) return;
   if (!holding_) {
     reads_.push_back(pages);
@@ -232,7 +240,7 @@ int KernelCache::drop_inode(const ViewChange::Inode& inode) const {
 
 void KernelCache::drop_pages(const Pages& pages) const {
   ViewChange::Inode inode{pages.inode, {}};
-  inode.pages.add(pages.first, pages.end);
+  if (!pages.are_acls()) inode.pages.add(pages.first, pages.end);
   drop_inode(inode);
 }
 
@@ -248,7 +256,9 @@ void KernelCache::begin_holding(Job& job) {
   MutexLock lock(mutex_);
   changed_pages_.clear();
   for (const ViewChange::Inode& inode : job.change.inodes) {
-    for (const auto& [first, end] : inode.pages.ranges()) changed_pages_[inode.number].add(first, end);
+    RangeSet& changed = changed_pages_[inode.number];
+    for (const auto& [first, end] : inode.pages.ranges()) changed.add(first, end);
+    changed.add(kPlaceOfAcls, kEndOfFile);
   }
   for (const InodeNumber inode : job.handed_out) changed_pages_[inode].add(0, kEndOfFile);
   holding_ = job.view == view_.load() && !closing_;

@@ -10,7 +10,8 @@
 //   2. When forget() returns in time, the kernel has no page any more whose content the change touches, and reads of
 //      such pages wait for finish(). Reads that filled some from the old view meanwhile were noted, and their pages
 //      dropped once more. An inode that was handed out meanwhile may be missing in the change, which knows of those
-//      alone that were handed out before: all its pages are taken to be touched.
+//      alone that were handed out before: all its pages are taken to be touched. The ACLs of an inode count as a page
+//      of it, because the kernel keeps them without a time too.
 //   3. The kernel is called by one thread, which holds no lock and answers no request: it may wait there for a page or
 //      a directory that somebody has locked. forget() waits for it up to kWaitMax after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
@@ -77,7 +78,9 @@ class KernelCache final : public ViewListener {
   ~KernelCache() override;
 
   // Before a read is answered, which fills pages. May wait, as invariant 4 says.
-  void before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes);
+  void before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) TARNFS_EXCLUDES(mutex_);
+  // Before it is answered what an ACL of the inode is. May wait in the same way.
+  void before_acl(InodeNumber inode) TARNFS_EXCLUDES(mutex_);
 
   // Whether this kernel knows drop_all_names. Before the first change.
   void set_drops_all_names(bool can) { drops_all_names_ = can; }
@@ -97,10 +100,13 @@ class KernelCache final : public ViewListener {
   std::uint64_t late_count() const { return late_count_.load(std::memory_order_relaxed); }
 
  private:
+  // Where the ACLs stand among the pages of an inode. No file is so large.
+  static constexpr std::uint64_t kPlaceOfAcls = kEndOfFile - 1;
   struct Pages {
     InodeNumber inode;
     std::uint64_t first = 0;
     std::uint64_t end = 0;
+    bool are_acls() const { return first == kPlaceOfAcls; }
   };
   using PagesByInode = std::unordered_map<InodeNumber, RangeSet>;
   using Inodes = std::unordered_set<InodeNumber>;
@@ -120,6 +126,7 @@ class KernelCache final : public ViewListener {
 
   static bool is_changing(std::uint64_t view) { return (view & 1) != 0; }
   void end_granted() TARNFS_EXCLUDES(mutex_);
+  void before_filling(const Pages& pages) TARNFS_EXCLUDES(mutex_);
   void work();
   Job* next_job() TARNFS_EXCLUDES(mutex_);
   void drop(const ViewChange& change);

@@ -247,6 +247,47 @@ TEST_CASE("what was handed out while a change was made that is late is dropped w
   CHECK(kernel.wait_for("20:0+4096"));
 }
 
+TEST_CASE("an ACL of the old view is dropped again, and later ones wait for the new view") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  const InodeNumber other{99};
+  const InodeNumber handed_out{30};
+  bool asked_meanwhile = false;
+  kernel.on_call = [&](const std::string& call) {
+    if (call != "21:-1+0" || std::exchange(asked_meanwhile, true)) return;
+    cache.before_acl(kFile);
+    cache.before_acl(other);
+    cache.before_acl(handed_out);
+  };
+  cache.before_acl(kFile);  // what is on its way is not kept when it is dropped
+  cache.prepare();
+  {
+    const KernelCache::Answer answer(&cache);
+    answer.note_handed_out(handed_out);
+  }
+  cache.forget(change_of({{kFile.value, {}}, {21, {}}}));
+  CHECK(kernel.taken() == std::vector<std::string>{"20:-1+0", "21:-1+0", "20:-1+0", "30:-1+0"});
+  cache.before_acl(other);
+  cache.before_read(kFile, 0, kBlockSize);  // has not changed
+  std::atomic<bool> shown{false};
+  std::atomic<int> begun{0};
+  std::atomic<int> answered_before{0};
+  std::vector<std::thread> askers;
+  for (const InodeNumber inode : {kFile, handed_out}) {
+    askers.emplace_back([&, inode] {
+      ++begun;
+      cache.before_acl(inode);
+      if (!shown) ++answered_before;
+    });
+  }
+  while (begun < 2) std::this_thread::yield();
+  shown = true;
+  cache.finish();
+  for (std::thread& asker : askers) asker.join();
+  CHECK(answered_before == 0);
+  CHECK(kernel.taken().empty());
+}
+
 TEST_CASE("a read that has the page locked that is dropped again is answered") {
   FakeKernel kernel;
   KernelCache cache(kernel.calls());

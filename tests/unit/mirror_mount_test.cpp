@@ -194,6 +194,13 @@ std::string xattr_at(const std::string& path, const char* name) {
   value.resize(static_cast<std::size_t>(size));
   return value;
 }
+std::string xattr_at(int descriptor, const char* name) {
+  std::string value(4096, '\0');
+  const ssize_t size = ::fgetxattr(descriptor, name, value.data(), value.size());
+  if (size < 0) return "none";
+  value.resize(static_cast<std::size_t>(size));
+  return value;
+}
 
 std::string acl_for(std::uint32_t user) {
   struct Entry {
@@ -349,6 +356,33 @@ TEST_CASE("what is looked at for the first time while a state is being made know
   pair.mirror->set_view_listener(pair.mount->view_listener());
   CHECK(seen == "old");
   CHECK(content_at(pair.at("file")) == "new");
+  CHECK(pair.late() == 0);
+}
+
+TEST_CASE("an ACL that is asked for while a state is being made known is not seen as it was afterwards") {
+  if (!can_mount()) return;
+  Pair pair;
+  const InodeNumber file = pair.make("file");
+  const char* const name = "system.posix_acl_access";
+  const auto set_acl = [&](const std::string& acl) {
+    const auto value = std::as_bytes(std::span(acl));
+    REQUIRE(pair.primary.volume->set_xattr(file, name, value, XattrMode::kCreateOrReplace).ok());
+    return acl;
+  };
+  const std::string before = set_acl(acl_for(1));
+  pair.publish();
+  std::optional<Descriptor> open_file;
+  std::string seen;
+  BetweenChangeAndMount between(*pair.mount->view_listener(), [&] {
+    open_file.emplace(pair.at("file"));
+    seen = xattr_at(*open_file, name);
+  });
+  const std::string after = set_acl(acl_for(2));
+  pair.mirror->set_view_listener(&between);
+  pair.publish();
+  pair.mirror->set_view_listener(pair.mount->view_listener());
+  CHECK(seen == before);
+  CHECK(xattr_at(*open_file, name) == after);
   CHECK(pair.late() == 0);
 }
 
