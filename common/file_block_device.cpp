@@ -69,6 +69,17 @@ Descriptor open_direct(const std::string& path, int flags, mode_t mode) {
   return Descriptor(::open(path.c_str(), flags | O_CLOEXEC, mode));
 }
 
+// Makes the name of a new file durable: flushing a file does not promise that of the directory that names it.
+Status flush_name(int descriptor, const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const Descriptor opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // Who may not list a directory can have its whole file system flushed.
+  if (!opened && errno != EACCES) return errno_error("open", directory, errno);
+  const int rc = opened ? ::fsync(opened.number()) : ::syncfs(descriptor);
+  return rc == 0 ? Status() : Status(errno_error("flush", directory, errno));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::open(const std::string& path, DeviceMode mode) {
@@ -126,6 +137,7 @@ Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::stri
     if (::ftruncate(number, static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
       return errno_error("set the size of", path, errno);
     }
+    TARNFS_TRY(flush_name(number, path));
     return device;
   }
   TARNFS_ASSIGN(const std::uint64_t device_blocks, size_blocks_of(number, path));

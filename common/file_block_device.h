@@ -36,8 +36,8 @@ class FileBlockDevice final : public BlockDevice {
   // From kReadOnlyAtFirst to kReadWrite. kBusy when another process has it open too, kReadOnly when the image may not
   // be written; then nothing has changed.
   Status make_writable();
-  // Creates `path` sparse with `size_blocks`, or resizes an existing regular file to it. For a block device
-  // `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
+  // Creates `path` sparse with `size_blocks`, or resizes an existing regular file to it; then its name is durable. For
+  // a block device `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
   static Result<std::unique_ptr<FileBlockDevice>> create(const std::string& path, std::uint64_t size_blocks);
 
   // Leaves the claim to somebody who acts for this process: the kernel, when it mounts the device.

@@ -1,5 +1,8 @@
 // Where a mirror keeps its image and its staging file: the daemon's are files, the tests' are memory.
 //
+// Invariants:
+//   1. What was made is still there after a crash: its name is durable when create_image() or create_staging() returns.
+//
 // Thread safety: used by one thread at a time.
 #pragma once
 

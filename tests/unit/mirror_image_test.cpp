@@ -1,7 +1,17 @@
 // The mirror's image: what a primary sends is published whole or not at all, and nothing wrong is let in.
 #include <doctest/doctest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <thread>
 
 #include "tests/support/image_driver.h"
+#include "tests/support/key_directories.h"
 
 using namespace tarnfs;
 using namespace tarnfs::testing;
@@ -385,4 +395,34 @@ TEST_CASE("after a failed write nothing more is written until the next start") {
   mirror.start();
   mirror.copy();
   CHECK(mirror.target->root()->checksum == primary.newest_root().checksum);
+}
+
+namespace {
+
+// From now on fsync(2) fails on this thread, and nothing else; fdatasync(2) is what flushes content.
+bool let_fsync_fail() {
+  std::array<sock_filter, 4> program = {{BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                                         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fsync, 0, 1),
+                                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+                                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}};
+  const sock_fprog filter{program.size(), program.data()};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a new file of the mirror has a durable name before anything rests on it") {
+  const TemporaryDirectory directory;
+  const auto storage = file_mirror_storage(directory.path() / "image");
+  std::thread([&] {
+    if (!let_fsync_fail()) {
+      MESSAGE("skipped: needs seccomp");
+      return;
+    }
+    CHECK_FALSE(storage->create_image(kVolumeBlocks).ok());
+    CHECK_FALSE(storage->create_staging(kVolumeBlocks).ok());
+  }).join();
+  CHECK(storage->create_image(kVolumeBlocks).ok());
+  CHECK(storage->create_staging(kVolumeBlocks).ok());
 }
