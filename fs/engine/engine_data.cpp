@@ -382,11 +382,16 @@ Result<Attributes> Engine::change_attributes(InodeNumber number, const Attribute
 }
 
 Result<std::uint64_t> Engine::seek(InodeNumber number, std::uint64_t offset_bytes, SeekKind kind) {
-  constexpr std::uint64_t kPagesPerRun = 4096;      // then the gate is left for a moment
-  std::uint64_t index = offset_bytes / kBlockSize;  // nothing of what is looked for is before it
+  constexpr std::uint64_t kPagesPerRun = 4096;  // then the gate is left for a moment
+  std::optional<std::uint64_t> view;
+  std::uint64_t index = 0;  // nothing of what is looked for is before it, in this view
   std::optional<std::uint64_t> found;
   while (!found) {
     const Status searched = run(Intent::kRead, 0, [&](Operation& op) -> Status {
+      if (view != view_.load()) {
+        view = view_.load();
+        index = offset_bytes / kBlockSize;
+      }
       TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
       ReadLock lock(inode->mutex);
       TARNFS_TRY(check_regular(inode->record));

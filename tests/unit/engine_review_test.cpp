@@ -446,6 +446,45 @@ TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new o
   CHECK(std::all_of(bytes, bytes + length, [](std::byte byte) { return byte == std::byte{'o'}; }));
 }
 
+TEST_CASE("a hole is looked for in one view, whenever a mirror moves to the next") {
+  constexpr std::uint64_t kPages = 5000;
+  TestVolume primary;
+  Volume& volume = *primary.volume;
+  const InodeNumber file = primary.make(kRootDirectory, "file");
+  REQUIRE(primary.write(file, 0, std::string(kPages * kBlockSize, 'x')).ok());
+  const FallocateOptions punch{.keep_size = true, .punch_hole = true};
+  REQUIRE(volume.fallocate(file, 4500 * kBlockSize, kBlockSize, punch).ok());
+  REQUIRE(volume.consistency_point().ok());
+  const RootBlock before = volume.pin_newest_root().root;
+  REQUIRE(volume.fallocate(file, 10 * kBlockSize, kBlockSize, punch).ok());
+  REQUIRE(primary.write(file, 4500 * kBlockSize, std::string(kBlockSize, 'x')).ok());
+  REQUIRE(volume.consistency_point().ok());
+  const RootBlock after = volume.newest_root();
+  VolumeOptions options;
+  options.mode = VolumeMode::kMirror;
+  bool moved = true;
+  for (int reads_before = 0; moved; ++reads_before) {
+    CAPTURE(reads_before);
+    HookedDevice device(*primary.device);
+    const auto mirror = Volume::open(device, options).value();
+    REQUIRE(mirror->adopt(before).ok());
+    moved = false;
+    int left = reads_before;
+    std::function<void(Address)> move_view = [&](Address) {
+      if (left-- > 0) {
+        device.before_next_read(move_view);
+        return;
+      }
+      moved = true;
+      CHECK(mirror->adopt(after).ok());
+    };
+    device.before_next_read(move_view);
+    const auto hole = mirror->seek(file, 0, SeekKind::kHole);
+    REQUIRE(hole.ok());
+    CHECK((*hole == 4500 * kBlockSize || *hole == 10 * kBlockSize));
+  }
+}
+
 TEST_CASE("times that the kernel keeps are what it sent, whatever is written") {
   TestVolume test;
   Volume& volume = *test.volume;
