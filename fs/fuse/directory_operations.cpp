@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "fs/fuse/front_end.h"
+#include "fs/fuse/one_view.h"
 #include "fs/fuse/put_off.h"
 #include "fs/fuse/transport.h"
 
@@ -65,17 +65,6 @@ class Listing {
   std::size_t used_bytes_ = 0;
 };
 
-// A reply has entries of one view: it is made again when that has moved on meanwhile. What was read stays in memory, so
-// the next round is faster. `list` begins anew each time.
-Status list_in_one_view(const FileSystem& file_system, const std::function<Status()>& list) {
-  for (;;) {
-    const std::uint64_t view = file_system.view();
-    Status status = list();
-    const bool is_put_off = !status.ok() && status.error().code() == ErrorCode::kWouldWait;
-    if (is_put_off || file_system.view() == view) return status;
-  }
-}
-
 void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie, fuse_file_info* /*file*/) {
   Listing listing(request, size);
   const auto add = [&](const DirectoryEntry& entry) {
@@ -88,7 +77,7 @@ void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_
     return true;
   };
   FileSystem& file_system = file_system_of(request);
-  listing.reply(list_in_one_view(file_system, [&] {
+  listing.reply(in_one_view(file_system, [&] {
     listing.clear();
     return file_system.list(inode_of(inode), static_cast<std::uint64_t>(cookie), add);
   }));
@@ -168,8 +157,8 @@ class ListingPlus {
 void answer_readdirplus(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t cookie,
                         fuse_file_info* /*file*/) {
   ListingPlus listing(request, size);
-  listing.reply(list_in_one_view(file_system_of(request),
-                                 [&] { return listing.fill(inode_of(inode), static_cast<std::uint64_t>(cookie)); }));
+  listing.reply(in_one_view(file_system_of(request),
+                            [&] { return listing.fill(inode_of(inode), static_cast<std::uint64_t>(cookie)); }));
 }
 
 }  // namespace
