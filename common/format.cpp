@@ -262,6 +262,12 @@ Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superb
   return *newest;
 }
 
+Result<RootBlock> read_root(BlockDevice& device, const Superblock& superblock, Cp cp) {
+  TARNFS_ASSIGN(const RootBlock root, read_root_at(device, root_slot_of(cp, superblock.size_blocks)));
+  if (root.volume == superblock.volume && root.cp == cp.value) return root;
+  return Error(ErrorCode::kCorrupt, "the root of cp " + std::to_string(cp.value) + " is not in the ring");
+}
+
 Status publish_root(BlockDevice& device, const RootBlock& root) {
 #ifndef TARNFS_PLANT_EARLY_ROOT  // a test plants this bug: the root before its blocks
   TARNFS_TRY(device.flush());

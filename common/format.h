@@ -233,6 +233,9 @@ Status renew_superblock(BlockDevice& device, const Superblock& superblock);
 // says where a growth was cut off: then the superblock is to be `grown` to its size, here and, by who writes, on disk.
 Result<RootBlock> read_newest_root(BlockDevice& device, const Superblock& superblock);
 
+// The root block of `cp`, as long as it stands in the ring: until that has gone round. kCorrupt when it does not.
+Result<RootBlock> read_root(BlockDevice& device, const Superblock& superblock, Cp cp);
+
 // Growth, in three steps (FORMAT.md). First the new end: the device gets the size of `larger`, empty root slots at its
 // end and the copy of the superblock behind them, durably. The volume does not know of it yet.
 Status prepare_grown_end(BlockDevice& device, const Superblock& larger);

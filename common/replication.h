@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "common/format.h"
@@ -52,6 +53,9 @@ class ReplicationSource {
   virtual Superblock superblock() const = 0;
   // The newest root that is durable here. Any thread.
   virtual RootBlock newest_root() const = 0;
+  // The checksum of the root block of `cp`, as far as it is still known: that of the last kRootSlots cps. Any thread;
+  // waits for the disk.
+  virtual std::optional<std::uint64_t> root_checksum(Cp cp) = 0;
   // Keeps every block that the newest root refers to from reuse, until unpin(). Any thread.
   virtual PinnedRoot pin_newest_root() = 0;
   // Keeps the blocks of a root of the past (a mirror's published one), as far as they were not reused before. Any

@@ -108,6 +108,7 @@ class Engine final : public Volume {
   // ReplicationSource.
   Superblock superblock() const override;
   RootBlock newest_root() const override;
+  std::optional<std::uint64_t> root_checksum(Cp cp) override;
   PinnedRoot pin_newest_root() override;
   PinId pin_root(Cp cp) override;
   void move_pin(PinId pin, Cp cp) override;

@@ -62,6 +62,14 @@ PinnedRoot Engine::pin_newest_root() {
   return PinnedRoot{root_, pins_.add(Cp{root_.cp})};
 }
 
+std::optional<std::uint64_t> Engine::root_checksum(Cp cp) {
+  const Superblock volume = superblock();
+  if (const auto root = read_root(device_, volume, cp); root.ok()) return root->checksum;
+  const auto next = read_root(device_, volume, Cp{cp.value + 1});
+  if (next.ok()) return next->previous_checksum;
+  return std::nullopt;
+}
+
 PinId Engine::pin_root(Cp cp) {
   return pins_.add(cp);
 }

@@ -91,7 +91,9 @@ Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
   theirs.cp = welcome.cp;
   theirs.root_checksum = welcome.root_checksum;
   if (welcome.cp.value == 0) return peer_fault("a state without a cp");
-  if (relation_of(theirs, ours) == Relation::kDiverged) {
+  // A volume that went back to an older state, and on from there, has other roots of the same cps.
+  const auto known = source_.root_checksum(welcome.cp);
+  if ((known && *known != welcome.root_checksum) || relation_of(theirs, ours) == Relation::kDiverged) {
     diverged_ = true;
     return Error(ErrorCode::kRefused, "the mirror at " + options_.url + " has cp " + std::to_string(welcome.cp.value) +
                                           " of epoch " + welcome.epoch.to_string() + ", which this volume (cp " +

@@ -7,7 +7,10 @@ namespace tarnfs {
 
 Relation relation_of(const StateName& theirs, const RootBlock& ours) {
   if (theirs.epoch.bytes == ours.epoch) {
-    if (theirs.cp.value < ours.cp) return Relation::kBehind;
+    if (theirs.cp.value < ours.cp) {
+      const bool is_one_before = theirs.cp.value + 1 == ours.cp;
+      return is_one_before && theirs.root_checksum != ours.previous_checksum ? Relation::kDiverged : Relation::kBehind;
+    }
     const bool equal = theirs.cp.value == ours.cp && theirs.root_checksum == ours.checksum;
     return equal ? Relation::kEqual : Relation::kDiverged;
   }

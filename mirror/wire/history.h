@@ -10,7 +10,8 @@ namespace tarnfs {
 
 enum class Relation {
   kEqual,     // the same state
-  kBehind,    // a past state of ours: it can be brought forward
+  kBehind,    // a past state of ours: it can be brought forward. Of cps before the last one nothing but the number is
+              // compared: `ours` has no more of them
   kDiverged,  // it has something that we never had
 };
 

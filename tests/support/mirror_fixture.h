@@ -141,6 +141,11 @@ class FakePrimary final : public ReplicationSource {
     MutexLock lock(mutex_);
     return root_;
   }
+  std::optional<std::uint64_t> root_checksum(Cp cp) override {
+    MutexLock lock(mutex_);
+    const auto found = root_checksums_.find(cp);
+    return found == root_checksums_.end() ? std::nullopt : std::optional(found->second);
+  }
   PinnedRoot pin_newest_root() override {
     MutexLock lock(mutex_);
     pins_[++last_pin_] = Cp{root_.cp};
@@ -220,6 +225,7 @@ class FakePrimary final : public ReplicationSource {
     written_.clear();
     MutexLock lock(mutex_);
     root_ = root;
+    root_checksums_[Cp{root.cp}] = root.checksum;
     superblock_ = grown(superblock_, root.size_blocks);
   }
 
@@ -232,6 +238,7 @@ class FakePrimary final : public ReplicationSource {
   mutable Mutex mutex_;
   RootBlock root_;
   std::uint64_t growing_to_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::map<Cp, std::uint64_t> root_checksums_ TARNFS_GUARDED_BY(mutex_);
   std::map<PinId, Cp> pins_ TARNFS_GUARDED_BY(mutex_);
   PinId last_pin_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t walks_ TARNFS_GUARDED_BY(mutex_) = 0;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <random>
 #include <set>
 #include <thread>
@@ -419,6 +420,27 @@ TEST_CASE("one damaged root slot with another version does not hide the good one
   REQUIRE(test.device->write(old_slot, std::span(&page, 1)).ok());
   test.volume.reset();
   CHECK(Volume::open(*test.device, test.options).ok());
+}
+
+TEST_CASE("the roots of the last consistency points are known, and of a damaged one what the next one says") {
+  TestVolume test;
+  std::map<std::uint64_t, std::uint64_t> checksums;
+  for (int i = 0; i < 40; ++i) {
+    test.make(kRootDirectory, std::to_string(i));
+    REQUIRE(test.volume->consistency_point().ok());
+    checksums[test.volume->newest_root().cp] = test.volume->newest_root().checksum;
+  }
+  const std::uint64_t newest = test.volume->newest_root().cp;
+  for (std::uint64_t cp = newest - kRootSlots + 1; cp <= newest; ++cp) {
+    CHECK(test.volume->root_checksum(Cp{cp}) == checksums.at(cp));
+  }
+  CHECK(test.volume->root_checksum(Cp{newest - kRootSlots}) == checksums.at(newest - kRootSlots));
+  CHECK_FALSE(test.volume->root_checksum(Cp{newest - kRootSlots - 1}));
+  CHECK_FALSE(test.volume->root_checksum(Cp{newest + 1}));
+  const PageRef nothing = PageRef::zeroed();
+  const Cp damaged{newest - 3};
+  REQUIRE(test.device->write(root_slot_of(damaged, test.device->size_blocks()), std::span(&nothing, 1)).ok());
+  CHECK(test.volume->root_checksum(damaged) == checksums.at(damaged.value));
 }
 
 TEST_CASE("a mirror reads the old state, in aligned buffers too, while the new one is already shown by the device") {

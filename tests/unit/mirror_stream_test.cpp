@@ -272,6 +272,35 @@ TEST_CASE("a mirror of an ended epoch is brought forward; one beyond its end has
   }
 }
 
+TEST_CASE("a primary that went back to an older state and then on from there has diverged from its mirror") {
+  FakePrimary primary;
+  MemoryNetwork network;
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  fill(primary, 20, 10, 1000);
+  primary.commit();
+  fill(primary, 40, 10, 2000);
+  primary.commit();
+  {
+    PrimarySide sender(primary, network.connector());
+    REQUIRE(sender.wait_equal());
+  }
+  // As from a copy of the image, made at its first cp, while the mirror was away.
+  for (const int cps_more : {1, 5}) {
+    FakePrimary restored;
+    fill(restored, 20, 12, 3000);
+    restored.commit();
+    restored.commit();
+    for (int i = 0; i < cps_more; ++i) restored.commit();
+    REQUIRE(restored.newest_root().cp == primary.newest_root().cp + cps_more);
+    PrimarySide sender(restored, network.connector());
+    CHECK(sender.sender().wait_published(Cp{restored.newest_root().cp}, kPatience).error().code() ==
+          ErrorCode::kRefused);
+    CHECK(sender.sender().status().state == SenderState::kDiverged);
+    check_equal(primary, mirror);
+  }
+}
+
 TEST_CASE("a second primary is refused with a text, and may come when the first has gone") {
   FakePrimary primary;
   fill(primary, 20, 10, 1000);

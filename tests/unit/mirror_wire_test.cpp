@@ -211,6 +211,7 @@ TEST_CASE("histories are equal, behind or diverged") {
   StateName other = at_second;
   other.root_checksum ^= 1;
   CHECK(relation_of(other, second) == Relation::kDiverged);
+  CHECK(relation_of(other, primary.newest_root()) == Relation::kDiverged);  // which names the one before it
   primary.begin_epoch(9, Cp{2});
   primary.commit();
   CHECK(relation_of(at_second, primary.newest_root()) == Relation::kBehind);
