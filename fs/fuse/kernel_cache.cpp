@@ -173,7 +173,7 @@ void KernelCache::finish() {
 
 void KernelCache::work() {
   while (Job* const job = next_job()) {
-    drop(job->change);
+    drop(*job);
     begin_holding(*job);
     for (auto pages = next_refilled(true); pages; pages = next_refilled(false)) drop_pages(*pages);
     end_job();
@@ -199,16 +199,22 @@ KernelCache::Job* KernelCache::next_job() {
   }
 }
 
-void KernelCache::drop(const ViewChange& change) {
+void KernelCache::drop(const Job& job) {
+  const ViewChange& change = job.change;
   retry_unsettled();
   for (const ViewChange::Inode& inode : change.inodes) {
     if (closing_) return;
-    if (drop_inode(inode) == -ENOENT && change.is_known(inode.number)) unsettled_.push_back({inode, change.is_known});
+    if (drop_inode(inode) != -ENOENT || !change.is_known(inode.number)) continue;
+    unsettled_.push_back({job.view, inode, change.is_known});
   }
   drop_names(change);
   // Their answers are on the way into the kernel, or the kernel's word that it has forgotten them on the way here.
-  // Nothing tells when the first has arrived.
-  for (int round = 0; round < kSettleRoundsMax && !unsettled_.empty() && !closing_; ++round) {
+  // Nothing tells when the first has arrived. As long as the change is not shown, which is not for ever, it waits for
+  // them; after that for a while.
+  const auto is_of_this = [&](const Unsettled& each) { return each.view == job.view; };
+  const auto any_of_this = [&] { return std::any_of(unsettled_.begin(), unsettled_.end(), is_of_this); };
+  for (int round = 0; any_of_this() && !closing_; ++round) {
+    if (round >= kSettleRoundsMax && view_.load() != job.view) return;
     std::this_thread::sleep_for(kSettlePause);
     retry_unsettled();
   }

@@ -120,6 +120,7 @@ class KernelCache final : public ViewListener {
     Inodes handed_out;
   };
   struct Unsettled {
+    std::uint64_t view = 0;  // of its job
     ViewChange::Inode inode;
     std::function<bool(InodeNumber)> is_known;
   };
@@ -129,7 +130,7 @@ class KernelCache final : public ViewListener {
   void before_filling(const Pages& pages) TARNFS_EXCLUDES(mutex_);
   void work();
   Job* next_job() TARNFS_EXCLUDES(mutex_);
-  void drop(const ViewChange& change);
+  void drop(const Job& job);
   void drop_names(const ViewChange& change);
   int drop_inode(const ViewChange::Inode& inode) const;
   void drop_pages(const Pages& pages) const;

@@ -325,6 +325,19 @@ TEST_CASE("an inode whose answer is on its way into the kernel is dropped when i
   CHECK(cache.late_count() == 0);
 }
 
+TEST_CASE("a change is late when an answer does not arrive in the kernel in time, and is dropped when it has arrived") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  kernel.set_unknown(kFile, true);
+  cache.prepare();
+  cache.forget(change_of({{kFile.value, {}}}));
+  cache.finish();
+  CHECK(cache.late_count() == 1);
+  const std::size_t before = kernel.count("20:-1+0");
+  kernel.set_unknown(kFile, false);
+  CHECK(kernel.wait_for("20:-1+0", before + 1));
+}
+
 TEST_CASE("who holds a page delays a change for a bounded time once, and what is late is dropped all the same") {
   FakeKernel kernel;
   KernelCache cache(kernel.calls());
