@@ -95,6 +95,8 @@ Status MirrorImage::attach(MirrorTarget& target) {
 }
 
 Status MirrorImage::create(const Superblock& superblock) {
+  // What is left of an image that is gone must not decide anything in the new one.
+  TARNFS_TRY(staging_.drop_left());
   TARNFS_ASSIGN(image_, storage_.create_image(superblock.size_blocks));
   // The ring of roots gets its storage now, so that a publish cannot fail on a full disk for want of it.
   const std::vector<PageRef> ring(kRootSlotsPerEnd, PageRef::zeroed());

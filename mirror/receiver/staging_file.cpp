@@ -198,6 +198,15 @@ Status StagingFile::copy_to(BlockDevice* image) {
   return write_in_place(*image, batch);
 }
 
+Status StagingFile::drop_left() {
+  clear();
+  auto opened = storage_.open_staging();
+  if (!opened.ok() && opened.error().code() == ErrorCode::kNotFound) return {};
+  if (!opened.ok()) return opened.error();
+  device_ = *std::move(opened);
+  return drop();
+}
+
 Status StagingFile::drop() {
   if (!device_) return {};
   if (device_->size_blocks() > 0) {

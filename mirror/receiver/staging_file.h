@@ -50,6 +50,8 @@ class StagingFile {
   Status copy_to(BlockDevice* image);
   // Makes the file uncommitted, durably, and removes it.
   Status drop();
+  // The same with one that an earlier process left, whatever it has.
+  Status drop_left();
 
   bool empty() const { return blocks_.empty(); }
   std::uint64_t staged_bytes() const { return index_.size() * kBlockSize; }

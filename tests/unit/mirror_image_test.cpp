@@ -146,6 +146,43 @@ TEST_CASE("a block for an address in use is staged, and the old content stays un
   CHECK(*committed < *overwritten);
 }
 
+TEST_CASE("a staging file that is left of an image that is gone decides nothing in a new one") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  primary.remove(kFirstDataBlock + 3);
+  primary.commit();
+  fill(primary, 10, 200);
+  mirror.start();
+  REQUIRE(mirror.driver->begin().ok());
+  REQUIRE(mirror.driver->catch_up().ok());
+  // The power goes when the commit record is durable; then somebody removes the image and nothing else.
+  const auto log = mirror.disk.log();
+  std::size_t decided = 0;
+  for (std::size_t i = 0; i < log.size(); ++i) {
+    const bool is_first_block = log[i].kind == RecordingDisk::Kind::kWrite && log[i].first.value == 0;
+    if (log[i].file == File::kStaging && is_first_block && !is_all_zero(log[i].pages[0].bytes())) decided = i + 2;
+  }
+  REQUIRE(decided != 0);
+  std::mt19937_64 random(1);
+  auto files = RecordingDisk::after_power_loss({}, log, decided, random);
+  REQUIRE(files.contains(File::kStaging));
+  files.erase(File::kImage);
+  RecordingDisk disk(files);
+  MemoryMirrorStorage storage(disk);
+  {
+    auto made = MirrorImage::open(storage);
+    REQUIRE(made.ok());
+    ImageDriver driver(**made, primary);
+    REQUIRE(driver.begin().ok());  // and the connection breaks
+  }
+  const auto again = MirrorImage::open(storage);
+  REQUIRE(again.ok());
+  CHECK_FALSE((*again)->root());
+  CHECK_FALSE(disk.exists(File::kStaging));
+}
+
 TEST_CASE("a block that is staged twice has its newer content") {
   FakePrimary primary;
   fill(primary, 10, 100);
