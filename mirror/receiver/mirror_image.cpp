@@ -272,7 +272,8 @@ std::vector<bool> MirrorImage::find_in_place(std::span<const wire::BlockEntry> e
     for (std::size_t i = 0; read && i < count; ++i) {
       const wire::BlockEntry& entry = entries[first + i];
       const bool equal = checksum_of(std::span(bytes).subspan(i * kBlockSize, kBlockSize)) == entry.checksum;
-      found[first + i] = equal && !is_old_end(entry.address);  // where a growth still writes
+      // Not where a growth or what is staged since the last root still writes.
+      found[first + i] = equal && !is_old_end(entry.address) && !staging_.blocks().contains(entry.address);
     }
     first += count;
   }
