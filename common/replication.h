@@ -30,6 +30,23 @@ struct BlockWrite {
   PageRef page;                // never changes
 };
 
+using PinId = std::uint64_t;
+
+// Why the blocks of a pinned root are kept no longer.
+enum class PinLoss {
+  kSize,   // more of them than the limit allows
+  kAge,    // the root was left longer ago than the limit allows
+  kSpace,  // the volume is full
+};
+
+struct LostPin {
+  PinId pin = 0;
+  Cp cp;
+  PinLoss why = PinLoss::kSize;
+  std::uint64_t held_bytes = 0;  // what was kept for it
+  std::uint64_t age_ns = 0;      // since the root was left, as far back as is known
+};
+
 class ChangeFeed {
  public:
   virtual ~ChangeFeed() = default;
@@ -38,9 +55,9 @@ class ChangeFeed {
   virtual void on_blocks(Cp cp, std::span<const BlockWrite> blocks) = 0;
   // The root is durable here: send it. Called by the same thread; must not wait.
   virtual void on_published(const RootBlock& root) = 0;
+  // The blocks of a pinned root may be used again from now on. Any thread, under no lock; must not wait.
+  virtual void on_pin_lost(const LostPin& lost) = 0;
 };
-
-using PinId = std::uint64_t;
 
 struct PinnedRoot {
   RootBlock root;
@@ -59,11 +76,14 @@ class ReplicationSource {
   // Keeps every block that the newest root refers to from reuse, until unpin(). Any thread.
   virtual PinnedRoot pin_newest_root() = 0;
   // Keeps the blocks of a root of the past (a mirror's published one), as far as they were not reused before. Any
-  // thread.
+  // thread. Both kinds may be lost (ChangeFeed::on_pin_lost), this one to the limit by age too.
   virtual PinId pin_root(Cp cp) = 0;
-  // Moves a pin forward to the root of `cp`. Any thread.
+  // Moves a pin forward to the root of `cp`, which is kept also when the pin was lost. Any thread.
   virtual void move_pin(PinId pin, Cp cp) = 0;
   virtual void unpin(PinId pin) = 0;
+  // What the newest root does not refer to and is kept all the same because of this pin; others may keep it too. Any
+  // thread.
+  virtual std::uint64_t held_bytes(PinId pin) = 0;
   // Gives `visit` every block that `root`, which must be pinned, refers to and that was born after `since` ({0}: all of
   // them), each once. Stops at the first error, which it returns. Waits for the disk; call it without locks.
   virtual Status walk_changed(const RootBlock& root, Cp since,

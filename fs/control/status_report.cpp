@@ -24,6 +24,9 @@ Json json_of(const PeerReport& peer) {
       {"lag_bytes", peer.lag_bytes},
       {"lag_seconds", peer.lag_seconds},
       {"limit_bytes_per_second", peer.limit_bytes_per_second},
+      {"held_bytes", peer.held_bytes},
+      {"pins_lost", peer.pins_lost},
+      {"compare_due", peer.compare_due},
       {"sent_bytes", peer.sent_bytes},
       {"wire_bytes", peer.wire_bytes},
       {"compression_ratio", peer.compression_ratio},
@@ -65,6 +68,9 @@ PeerReport peer_of(const Json& json) {
   peer.lag_bytes = json.value("lag_bytes", std::uint64_t{0});
   peer.lag_seconds = json.value("lag_seconds", 0.0);
   peer.limit_bytes_per_second = json.value("limit_bytes_per_second", std::uint64_t{0});
+  peer.held_bytes = json.value("held_bytes", std::uint64_t{0});
+  peer.pins_lost = json.value("pins_lost", std::uint64_t{0});
+  peer.compare_due = json.value("compare_due", false);
   peer.sent_bytes = json.value("sent_bytes", std::uint64_t{0});
   peer.wire_bytes = json.value("wire_bytes", std::uint64_t{0});
   peer.compression_ratio = json.value("compression_ratio", 1.0);
@@ -116,6 +122,11 @@ std::string text_of(const PeerReport& peer) {
       fmt::format("\n              published cp {}, behind by {} cps, {} bytes, {:.1f} s; sent {}, on the wire {}\n",
                   peer.published_cp, peer.lag_cps, format_size(peer.lag_bytes), peer.lag_seconds,
                   format_size(peer.sent_bytes), format_size(peer.wire_bytes));
+  if (peer.held_bytes > 0 || peer.pins_lost > 0) {
+    text +=
+        fmt::format("              freed blocks kept for it {}, given up {} times{}\n", format_size(peer.held_bytes),
+                    peer.pins_lost, peer.compare_due ? ", to be compared in full" : "");
+  }
   if (peer.copy) {
     text += fmt::format("              copied {} of {}, {:.0f} s left\n", format_size(peer.copy->bytes_done),
                         format_size(peer.copy->bytes_total), peer.copy->eta_seconds);

@@ -35,6 +35,9 @@ struct PeerReport {
   std::uint64_t lag_bytes = 0;
   double lag_seconds = 0;
   std::uint64_t limit_bytes_per_second = 0;  // 0: none
+  std::uint64_t held_bytes = 0;              // of blocks that are free but for this mirror
+  std::uint64_t pins_lost = 0;               // how often these were given up since the mount
+  bool compare_due = false;                  // so all blocks are being compared, or will be
   std::uint64_t sent_bytes = 0;              // before compression
   std::uint64_t wire_bytes = 0;
   double compression_ratio = 1;

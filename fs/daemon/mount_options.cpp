@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint64_t kDirtyLimitMinBytes = std::uint64_t{8} << 20;
 constexpr std::uint64_t kCacheLimitMinBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kPinSizeMinBytes = std::uint64_t{1} << 20;
 
 // What libfuse and mount(2) take. A later one overrides an earlier one.
 constexpr std::array<std::string_view, 13> kKernelOptions = {"allow_other", "allow_root", "dev",    "nodev", "suid",
@@ -92,6 +93,19 @@ Status set_choice(Value& target, std::string_view option, std::string_view value
   return wrong(option, "unknown value; give " + names);
 }
 
+Status set_pin_size(std::optional<std::uint64_t>& target, std::string_view option, std::string_view value) {
+  std::uint64_t size_bytes = ~std::uint64_t{0};
+  if (value != "none") TARNFS_TRY(set_size(size_bytes, option, value, kPinSizeMinBytes));
+  target = size_bytes;
+  return {};
+}
+
+Status set_pin_age(std::uint64_t& target_ms, std::string_view option, std::string_view value) {
+  if (value != "none") return set_seconds(target_ms, option, value);
+  target_ms = 0;
+  return {};
+}
+
 Status check_mode(std::string_view option, std::string_view value) {
   if (value == "async") return {};
   if (value == "semisync" || value == "sync") return wrong(option, "not available yet in this version");
@@ -121,6 +135,8 @@ Status set_valued(MountOptions& options, std::string_view option, std::string_vi
   if (name == "ping_interval") return set_seconds(options.ping_interval_ms, option, value);
   if (name == "dead_after") return set_seconds(options.dead_after_ms, option, value);
   if (name == "close_wait") return set_seconds(options.close_wait_ms, option, value);
+  if (name == "pin_size") return set_pin_size(options.pin_size_bytes, option, value);
+  if (name == "pin_age") return set_pin_age(options.pin_age_ms, option, value);
   if (name == "dirty_limit") return set_size(options.dirty_limit_bytes, option, value, kDirtyLimitMinBytes);
   if (name == "cache") return set_size(options.cache_limit_bytes, option, value, kCacheLimitMinBytes);
   if (name == "mode") return check_mode(option, value);

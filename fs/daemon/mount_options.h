@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,8 +25,10 @@ struct MountOptions {
   std::uint64_t cp_interval_ms = 5000;
   std::uint64_t dirty_limit_bytes = 256ULL << 20;
   std::uint64_t cache_limit_bytes = 128ULL << 20;
-  bool access_times = true;            // false: noatime was given last
-  std::uint64_t close_wait_ms = 5000;  // how long connected mirrors may take to publish the last state
+  bool access_times = true;                     // false: noatime was given last
+  std::uint64_t close_wait_ms = 5000;           // how long connected mirrors may take to publish the last state
+  std::optional<std::uint64_t> pin_size_bytes;  // most that is kept for a mirror; none: VolumeOptions' default
+  std::uint64_t pin_age_ms = 0;                 // how long at most; 0: no limit
   OnDisconnect on_disconnect = OnDisconnect::kDegrade;
   std::uint64_t ping_interval_ms = 1000;
   std::uint64_t dead_after_ms = 5000;  // a mirror that is silent for so long is gone

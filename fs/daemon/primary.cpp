@@ -44,6 +44,9 @@ PeerReport report_of(const SenderStatus& status, bool encrypted) {
   peer.lag_bytes = status.lag_bytes;
   peer.lag_seconds = status.lag_seconds;
   peer.limit_bytes_per_second = status.limit_bytes_per_second;
+  peer.held_bytes = status.held_bytes;
+  peer.pins_lost = status.pins_lost;
+  peer.compare_due = status.compare_due;
   peer.sent_bytes = status.sent_bytes;
   peer.wire_bytes = status.wire_bytes;
   peer.compression_ratio = status.compression_ratio;
@@ -117,6 +120,8 @@ Status Primary::open_volume() {
   volume_options.dirty_limit_bytes = options_.dirty_limit_bytes;
   volume_options.cache_limit_bytes = options_.cache_limit_bytes;
   volume_options.access_times = options_.access_times;
+  volume_options.pin_size_bytes = options_.pin_size_bytes;
+  volume_options.pin_age_ms = options_.pin_age_ms;
   volume_options.feed = senders_.empty() ? nullptr : &fan_out_;
   TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
   for (const auto& sender : senders_) sender->start(*volume_);

@@ -74,8 +74,8 @@ int main(int argc, char** argv) {
   line.flag("-f,--foreground", arguments.foreground, "stay in the foreground and log to standard error");
   line.list("-o", arguments.options, "OPTIONS",
             "separated by commas: ro, mirror=tcp://HOST:PORT, keys=DIR, cp_interval=SECONDS, dirty_limit=SIZE, "
-            "cache=SIZE, close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, control=SOCKET and those of "
-            "mount(8)");
+            "cache=SIZE, pin_size=SIZE, pin_age=SECONDS, close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, "
+            "control=SOCKET and those of mount(8)");
   line.argument("IMAGE", arguments.image, "a file or block device made by mkfs.tarnfs");
   line.argument("MOUNTPOINT", arguments.mountpoint, "a directory");
   if (const auto code = line.parse(argc, argv)) return *code;

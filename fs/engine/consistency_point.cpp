@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "common/failpoint.h"
-#include "common/log.h"
 
 namespace tarnfs {
 namespace {
@@ -306,15 +305,14 @@ void ConsistencyPoint::install() {
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
   if (shares_changed_) engine.shares_->install();
   engine.writer_->forget_written();
+  std::uint64_t freed_blocks = 0;
   for (const FreeMap::Run& run : engine.free_map_->released_by(Cp{root_.cp})) {
     engine.cache_.forget(Address{run.first}, run.count);
+    freed_blocks += run.count;
   }
-  // What is kept for others may not grow without bounds: by policy they lose it before it is a quarter of the volume.
-  if (engine.free_map_->held_blocks() > root_.size_blocks / 4 && engine.pins_.give_up_all() > 0) {
-    log_warning(engine.device_.name() +
-                ": a quarter of the volume was freed and still kept for mirrors, which lose it now");
-  }
-  engine.free_map_->release_held(engine.pins_.oldest(Cp{root_.cp}));
+  engine.pins_.note_root(Cp{root_.cp}, freed_blocks, engine.clock_.monotonic_ns());
+  engine.limit_pins();
+  engine.free_map_->release_held(engine.pins_.release_point(Cp{root_.cp}));
   engine.release_superseded(root_.cp);
   const std::uint64_t held = engine.free_map_->held_blocks();
   const std::uint64_t allocatable = engine.free_map_->unused_blocks();

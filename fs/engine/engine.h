@@ -113,6 +113,7 @@ class Engine final : public Volume {
   PinId pin_root(Cp cp) override;
   void move_pin(PinId pin, Cp cp) override;
   void unpin(PinId pin) override;
+  std::uint64_t held_bytes(PinId pin) override;
   Status walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) override;
   Status list_changed(const RootBlock& root, Cp since,
                       const std::function<Status(const BlockPointer&)>& visit) override;
@@ -205,6 +206,7 @@ class Engine final : public Volume {
     std::uint64_t orphans_blocks = 0;  // at the last one
   };
   void warn_of_pins_given_up(std::uint64_t now_ns);
+  void lose_all_pins(std::uint64_t now_ns);
   bool make_space(SpaceAttempts& attempts, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
   std::uint64_t orphans_blocks_left() TARNFS_EXCLUDES(usage_mutex_);
   static std::uint64_t written_blocks_min(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
@@ -405,6 +407,11 @@ class Engine final : public Volume {
   void supersede(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
   void release_superseded(std::uint64_t generation);
   Status wait_until_published(std::uint64_t generation) TARNFS_EXCLUDES(cp_mutex_);
+
+  // What is kept for mirrors (engine_mirror.cpp).
+  PinLimits pin_limits() const;
+  void limit_pins();
+  void tell_of_lost_pins(const std::vector<LostPin>& lost);
 
   // The mirror's view (engine_mirror.cpp).
   bool is_known(InodeNumber number) { return number == kRootDirectory || !lookups_.is_zero(number); }

@@ -29,6 +29,7 @@ void Engine::run_cp_thread() {
     const bool more_to_cut = shrink_orphans();
     const Status status = stopped_ ? Status() : take_cp(force);
     if (!status.ok()) stop(status.error());
+    limit_pins();  // the age grows without consistency points too
     next_timer = std::chrono::steady_clock::now() + interval;
     cp_mutex_.lock();
     cp_running_ = false;

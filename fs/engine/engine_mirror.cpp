@@ -59,7 +59,7 @@ class VisitedBlocks {
 PinnedRoot Engine::pin_newest_root() {
   // Under the lock, so that no newer root is installed between the two: release_held() comes after install's.
   ReadLock lock(root_mutex_);
-  return PinnedRoot{root_, pins_.add(Cp{root_.cp})};
+  return PinnedRoot{root_, pins_.add(Cp{root_.cp}, PinKind::kCopied)};
 }
 
 std::optional<std::uint64_t> Engine::root_checksum(Cp cp) {
@@ -71,7 +71,7 @@ std::optional<std::uint64_t> Engine::root_checksum(Cp cp) {
 }
 
 PinId Engine::pin_root(Cp cp) {
-  return pins_.add(cp);
+  return pins_.add(cp, PinKind::kPublished);
 }
 
 void Engine::move_pin(PinId pin, Cp cp) {
@@ -80,6 +80,28 @@ void Engine::move_pin(PinId pin, Cp cp) {
 
 void Engine::unpin(PinId pin) {
   pins_.remove(pin);
+}
+
+std::uint64_t Engine::held_bytes(PinId pin) {
+  return pins_.held_bytes(pin);
+}
+
+// The limit by size is a share of the volume unless somebody says otherwise.
+PinLimits Engine::pin_limits() const {
+  PinLimits limits;
+  const std::uint64_t quarter_bytes = size_blocks_.load() / 4 * kBlockSize;
+  limits.held_bytes = options_.pin_size_bytes.value_or(std::min(quarter_bytes, kPinSizeDefaultMaxBytes));
+  limits.age_ns = options_.pin_age_ms * 1'000'000;
+  return limits;
+}
+
+void Engine::limit_pins() {
+  tell_of_lost_pins(pins_.lose_beyond(pin_limits(), clock_.monotonic_ns()));
+}
+
+void Engine::tell_of_lost_pins(const std::vector<LostPin>& lost) {
+  if (options_.feed == nullptr) return;
+  for (const LostPin& pin : lost) options_.feed->on_pin_lost(pin);
 }
 
 // Visits what was born after `since`, each block once. `source` has a block's node right after it was visited.
@@ -113,8 +135,8 @@ static Status visit_changed(const RootBlock& root, Cp since, DeviceSource& sourc
 // A block that is damaged because it was used again, after its pin was given up, is no damage.
 Error Engine::reading_failed(const RootBlock& root, const Error& error) {
   if (error.code() != ErrorCode::kCorrupt || pins_.oldest(Cp{newest_root().cp}) <= Cp{root.cp}) return error;
-  return Error(ErrorCode::kCanceled, "the blocks of cp " + std::to_string(root.cp) +
-                                         " were given up while they were read, because space ran out; begin again");
+  return Error(ErrorCode::kCanceled,
+               "the blocks of cp " + std::to_string(root.cp) + " were given up while they were read; begin again");
 }
 
 Status Engine::walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) {

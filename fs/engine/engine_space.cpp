@@ -16,6 +16,13 @@ void Engine::warn_of_pins_given_up(std::uint64_t now_ns) {
               " is full: the blocks kept for its mirrors are given up, they will stage what lands on them");
 }
 
+void Engine::lose_all_pins(std::uint64_t now_ns) {
+  const std::vector<LostPin> lost = pins_.lose_all(now_ns);
+  if (lost.empty()) return;
+  warn_of_pins_given_up(now_ns);
+  tell_of_lost_pins(lost);
+}
+
 // Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
 bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
   constexpr unsigned kAttemptsMax = 3;
@@ -26,7 +33,7 @@ bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
   attempts.orphans_blocks = orphans_blocks;
   if (!orphans_shrink && attempts.count++ >= kAttemptsMax) return false;
   const std::uint64_t began_ns = clock_.monotonic_ns();
-  if (attempts.count == 2 && held_blocks_ > 0 && pins_.give_up_all() > 0) warn_of_pins_given_up(began_ns);
+  if (attempts.count == 2 && held_blocks_ > 0) lose_all_pins(began_ns);
   const Status taken = request_cp(true);
   wait.waited_ns += clock_.monotonic_ns() - began_ns;
   return taken.ok();

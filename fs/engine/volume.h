@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/block_device.h"
@@ -31,6 +32,9 @@ enum class Changes {
   kRefused,  // kReadOnly
 };
 
+// The list of so many kept blocks takes 256 MiB of memory at worst, as much as what waits for a mirror.
+inline constexpr std::uint64_t kPinSizeDefaultMaxBytes = 64ULL << 30;
+
 struct VolumeOptions {
   VolumeMode mode = VolumeMode::kReadWrite;
   std::uint64_t cp_interval_ms = 5000;             // 0: no timer
@@ -39,6 +43,9 @@ struct VolumeOptions {
   // An fsync that has so many pages of a file to log writes them to blocks of their own; the journal only names them.
   std::uint64_t placed_pages_min = 256;
   bool access_times = true;  // as relatime has them; false: reads change nothing, until set_access_times()
+  // Beyond these, blocks that are kept for a mirror alone are given up (fs/engine/pin_table.h).
+  std::optional<std::uint64_t> pin_size_bytes;  // none: a quarter of the volume, at most kPinSizeDefaultMaxBytes
+  std::uint64_t pin_age_ms = 0;                 // 0: no limit
   Clock* clock = &system_clock();
   ChangeFeed* feed = nullptr;  // may be null; must outlive the volume
 };

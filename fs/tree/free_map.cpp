@@ -230,6 +230,8 @@ void FreeMap::release_held(Cp oldest_kept) {
       held_blocks_ -= run.count;
     }
   }
+  // What stays may stay for days.
+  if (!held_by_cp_.empty()) held_by_cp_.rbegin()->second.shrink_to_fit();
   if (held_blocks_ + reserved_blocks_ == 0) held_pages_.clear();
 }
 

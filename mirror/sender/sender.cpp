@@ -14,12 +14,25 @@ namespace tarnfs {
 namespace {
 
 constexpr double kNsPerSecond = 1e9;
+constexpr std::uint64_t kNsPerSecondInteger = 1'000'000'000;
 // Who waits for a mirror looks this often whether its refusals have lasted too long.
 constexpr std::chrono::milliseconds kRefusalCheck{500};
 
 SenderOptions with_id(SenderOptions options) {
   if (options.id.is_zero()) options.id = options.clock->random_id();
   return options;
+}
+
+std::string text_of(const LostPin& lost, bool of_copy) {
+  const std::string cp = std::to_string(lost.cp.value);
+  const std::string option = lost.why == PinLoss::kSize ? "pin_size=" : "pin_age=";
+  std::string text = of_copy ? "the blocks of cp " + cp + ", which is being copied to it, are kept no longer"
+                             : "the blocks of its last published root, cp " + cp + ", are kept no longer";
+  text += ", as " + option + " says: they held " + std::to_string(lost.held_bytes) + " bytes, and the root was left " +
+          std::to_string(lost.age_ns / kNsPerSecondInteger) + " s ago; ";
+  text += of_copy ? "the copy may have to begin again with a newer root, then it sends what the mirror lacks"
+                  : "it stays readable, and all its blocks are compared when it catches up";
+  return text + "; see why it is behind, or mount with a larger " + option;
 }
 
 class SenderWithThread final : public Sender, private SessionHost {
@@ -43,10 +56,26 @@ class SenderWithThread final : public Sender, private SessionHost {
     changed_.notify_all();
   }
 
+  void on_pin_lost(const LostPin& lost) override {
+    bool of_copy = false;
+    {
+      MutexLock lock(mutex_);
+      of_copy = lost.pin == copy_pin_;
+      // One that was moved meanwhile holds again.
+      if (!of_copy && (lost.pin != mirror_pin_ || lost.cp != pinned_cp_)) return;
+      ++pins_lost_;
+      // A full volume gives pins up again and again, and what the mirror lacks is known by birth cps all the same.
+      if (!of_copy && lost.why != PinLoss::kSpace) compare_due_ = true;
+      changed_.notify_all();
+    }
+    if (lost.why != PinLoss::kSpace) log_warning("mirror " + options_.url + ": " + text_of(lost, of_copy));
+  }
+
   void start(ReplicationSource& source) override {
     TARNFS_ASSERT(!thread_.joinable());
     {
       MutexLock lock(mutex_);
+      source_ = &source;
       stopping_ = false;
       state_ = SenderState::kConnecting;
     }
@@ -67,6 +96,9 @@ class SenderWithThread final : public Sender, private SessionHost {
       changed_.notify_all();
     }
     if (thread_.joinable()) thread_.join();
+    MutexLock lock(mutex_);
+    drop_pin();
+    source_ = nullptr;
   }
 
   SenderStatus status() const override {
@@ -141,6 +173,7 @@ class SenderWithThread final : public Sender, private SessionHost {
       if (stopping()) break;
       const Ended ended = run_connection(source);
       if (ended.published) backoff_ms = options_.backoff_min_ms;
+      if (ended.diverged) forget_mirror_root();
       set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
       back_off(ended.diverged ? options_.diverged_retry_ms : backoff_ms);
       backoff_ms = std::min(2 * backoff_ms, options_.backoff_max_ms);
@@ -167,6 +200,30 @@ class SenderWithThread final : public Sender, private SessionHost {
     MutexLock lock(mutex_);
     channel_ = channel;
     if (channel == nullptr) queue_.close();
+  }
+
+  // What the mirror has is no root of ours.
+  void forget_mirror_root() {
+    MutexLock lock(mutex_);
+    drop_pin();
+  }
+
+  // The mirror's newest root is that of `cp` (0: it has none).
+  void pin(Cp cp) TARNFS_REQUIRES(mutex_) {
+    if (mirror_pin_ && cp == pinned_cp_) return;
+    if (mirror_pin_ && cp > pinned_cp_) {
+      source_->move_pin(*mirror_pin_, cp);
+    } else {
+      drop_pin();
+      if (cp.value != 0) mirror_pin_ = source_->pin_root(cp);
+    }
+    pinned_cp_ = cp;
+  }
+
+  void drop_pin() TARNFS_REQUIRES(mutex_) {
+    if (mirror_pin_) source_->unpin(*mirror_pin_);
+    mirror_pin_.reset();
+    pinned_cp_ = Cp{};
   }
 
   void set_backoff(std::uint64_t backoff_ms) {
@@ -292,6 +349,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     MutexLock lock(mutex_);
     if (cp > mirror_cp_) refused_since_ns_.reset();
     mirror_cp_ = cp;
+    pin(cp);
     lag_.meet_mirror(cp, time);
     changed_.notify_all();
   }
@@ -300,8 +358,28 @@ class SenderWithThread final : public Sender, private SessionHost {
     MutexLock lock(mutex_);
     if (cp > mirror_cp_) refused_since_ns_.reset();
     mirror_cp_ = cp;
+    pin(cp);
     lag_.set_mirror(cp);
     changed_.notify_all();
+  }
+
+  void on_copy_pinned(std::optional<PinId> pin) override {
+    MutexLock lock(mutex_);
+    copy_pin_ = pin;
+  }
+
+  bool compare_due() const override {
+    MutexLock lock(mutex_);
+    return compare_due_;
+  }
+
+  void on_compared() override {
+    {
+      MutexLock lock(mutex_);
+      compare_due_ = false;
+      changed_.notify_all();
+    }
+    log_info("mirror " + options_.url + " was compared in full");
   }
 
   void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) override {
@@ -366,6 +444,11 @@ class SenderWithThread final : public Sender, private SessionHost {
     status.backoff_ms = backoff_ms_;
     status.overflow_count = queue_.overflow_count();
     status.last_error = last_error_;
+    if (source_ != nullptr && mirror_pin_) status.held_bytes = source_->held_bytes(*mirror_pin_);
+    if (source_ != nullptr && copy_pin_)
+      status.held_bytes = std::max(status.held_bytes, source_->held_bytes(*copy_pin_));
+    status.pins_lost = pins_lost_;
+    status.compare_due = compare_due_;
     return status;
   }
 
@@ -391,6 +474,12 @@ class SenderWithThread final : public Sender, private SessionHost {
   std::uint64_t catch_up_began_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t rtt_ns_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::string last_error_ TARNFS_GUARDED_BY(mutex_);
+  ReplicationSource* source_ TARNFS_GUARDED_BY(mutex_) = nullptr;  // from start() to stop()
+  std::optional<PinId> mirror_pin_ TARNFS_GUARDED_BY(mutex_);
+  Cp pinned_cp_ TARNFS_GUARDED_BY(mutex_);  // by it
+  std::optional<PinId> copy_pin_ TARNFS_GUARDED_BY(mutex_);
+  std::uint64_t pins_lost_ TARNFS_GUARDED_BY(mutex_) = 0;
+  bool compare_due_ TARNFS_GUARDED_BY(mutex_) = false;
   std::optional<std::uint64_t> refused_since_ns_ TARNFS_GUARDED_BY(mutex_);  // nothing but refusals since then
   std::uint64_t refusal_count_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::string logged_error_ TARNFS_GUARDED_BY(mutex_);

@@ -6,14 +6,16 @@
 //   1. on_blocks() and on_published() never wait for network or disk.
 //   2. A root is sent only after all blocks that the mirror lacks for it, and only when it is durable here.
 //   3. Memory for announced blocks is bounded by queue_limit_bytes; beyond it the sender catches up by walking.
-//   4. While connected, the mirror's published root is pinned here, so that none of its blocks changes.
+//   4. From the first handshake on the mirror's newest known root is pinned here, whether it is connected or not, so
+//      that none of its blocks changes, until stop(). When that pin is lost to a limit, the mirror is compared in full.
 //
 //   state          event                                       function
 //   connecting  -> handshaking: a channel was made             Sender::run_connection
 //   handshaking -> catching_up: the mirror's state is a past   Session::run
 //                  one of ours, and the queue does not reach it
 //   handshaking -> live: it is ours, or the queue reaches it   Session::run
-//   live        -> catching_up: the queue overflowed           Session::catch_up
+//   live        -> catching_up: the queue overflowed, or the   Session::catch_up
+//                  pin was lost
 //   catching_up -> live: the queue reaches the mirror's root   Session::run
 //   handshaking -> diverged: it has what we never had          Session::judge
 //   any         -> connecting: broken, dead, refused; the next try after a back-off, which doubles until the mirror
@@ -84,6 +86,9 @@ struct SenderStatus {
   std::uint64_t queued_bytes = 0;
   std::uint64_t backoff_ms = 0;      // how long the next try waits when the connection ends without a published cp
   std::uint64_t overflow_count = 0;  // cps that did not fit into the queue
+  std::uint64_t held_bytes = 0;      // of blocks that are free but for this mirror
+  std::uint64_t pins_lost = 0;       // how often those were given up
+  bool compare_due = false;          // all blocks are being compared, or will be
   std::string last_error;            // empty while all is well
 };
 

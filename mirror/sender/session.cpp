@@ -22,13 +22,19 @@ Error peer_fault(const std::string& what) {
 // Keeps a root from reuse while it lives.
 class ScopedPin {
  public:
-  ScopedPin(ReplicationSource& source, PinId pin) : source_(source), pin_(pin) {}
-  ~ScopedPin() { source_.unpin(pin_); }
+  ScopedPin(ReplicationSource& source, SessionHost& host, PinId pin) : source_(source), host_(host), pin_(pin) {
+    host_.on_copy_pinned(pin);
+  }
+  ~ScopedPin() {
+    host_.on_copy_pinned(std::nullopt);
+    source_.unpin(pin_);
+  }
   ScopedPin(const ScopedPin&) = delete;
   ScopedPin& operator=(const ScopedPin&) = delete;
 
  private:
   ReplicationSource& source_;
+  SessionHost& host_;
   const PinId pin_;
 };
 
@@ -49,10 +55,6 @@ wire::Hello hello_of(const Superblock& superblock, const RootBlock& root, const 
 }
 
 }  // namespace
-
-Session::~Session() {
-  if (mirror_pin_) source_.unpin(*mirror_pin_);
-}
 
 Error Session::run() {
   host_.on_state(SenderState::kHandshaking);
@@ -77,7 +79,6 @@ Status Session::handshake() {
   TARNFS_FAILPOINT("primary: Welcome received");
   welcomed_ = true;
   window_bytes_ = std::min(options_.window_bytes, welcome_->window_bytes);
-  if (welcome_->has_state) mirror_pin_ = source_.pin_root(mirror_cp_);
   stream_base_ = mirror_cp_;
   host_.on_mirror_state(mirror_cp_, welcome_->time);
   host_.open_queue(Cp{ours.cp});
@@ -106,6 +107,7 @@ Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
 
 Status Session::stream() {
   for (;;) {
+    if (may_compare()) TARNFS_TRY(catch_up());
     ChangeQueue::Step step = host_.next_step(stream_base_, blocks_max());
     if (step.kind != ChangeQueue::Step::Kind::kCatchUp) host_.on_state(SenderState::kLive);
     switch (step.kind) {
@@ -126,19 +128,27 @@ Status Session::stream() {
   }
 }
 
+// Between two cps, and once there is a newer root than was sent: a mirror does not take one twice.
+bool Session::may_compare() const {
+  return host_.compare_due() && since_root_.count() == 0 && Cp{source_.newest_root().cp} > stream_base_;
+}
+
 Status Session::catch_up() {
   const PinnedRoot pinned = source_.pin_newest_root();
-  const ScopedPin pin(source_, pinned.pin);
+  const ScopedPin pin(source_, host_, pinned.pin);
   const Cp cp{pinned.root.cp};
   TARNFS_TRY(check_size(pinned.root));
-  host_.on_catch_up(stream_base_.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
+  const bool compares_all = host_.compare_due();
+  const Cp since = compares_all ? Cp{0} : stream_base_;
+  host_.on_catch_up(since.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
   host_.on_state(SenderState::kCatchingUp);
   // What was cut off before was sent for the root that the mirror still has, so it is of use once.
   const bool has_parts = std::exchange(welcome_->has_parts, false);
-  TARNFS_TRY(has_parts ? offer_changed(pinned.root) : send_changed(pinned.root));
+  TARNFS_TRY(has_parts || compares_all ? offer_changed(pinned.root, since) : send_changed(pinned.root));
   TARNFS_TRY(send_root(pinned.root));
   // Our own pin holds until the mirror's has moved to this root.
   while (mirror_cp_ < cp) TARNFS_TRY(pump(true));
+  if (compares_all) host_.on_compared();
   return {};
 }
 
@@ -157,9 +167,9 @@ Status Session::send_changed(const RootBlock& root) {
   return batch.empty() ? Status() : send_batch(Cp{root.cp}, batch);
 }
 
-Status Session::offer_changed(const RootBlock& root) {
+Status Session::offer_changed(const RootBlock& root, Cp since) {
   std::vector<BlockPointer> blocks;
-  TARNFS_TRY(source_.list_changed(root, stream_base_, [&](const BlockPointer& block) -> Status {
+  TARNFS_TRY(source_.list_changed(root, since, [&](const BlockPointer& block) -> Status {
     blocks.push_back(block);
     if (blocks.size() >= offer_blocks_max()) return offer(root, std::exchange(blocks, {}));
     return pump_if_due();
@@ -358,11 +368,6 @@ Status Session::on_published(const wire::Published& published) {
   sent_roots_.pop_front();
   published_ = true;
   mirror_cp_ = published.cp;
-  if (mirror_pin_) {
-    source_.move_pin(*mirror_pin_, mirror_cp_);
-  } else {
-    mirror_pin_ = source_.pin_root(mirror_cp_);
-  }
   host_.on_mirror_published(mirror_cp_);
   return {};
 }

@@ -5,7 +5,7 @@
 //      sent and not yet answered.
 //   2. Every Root follows exactly the blocks it counts; `stream_base_` is the cp of the last Root sent, or of the
 //      mirror's state at the handshake.
-//   3. From the handshake on the mirror's published root is pinned here, until the session ends.
+//   3. What the mirror has published is pinned by the host; a root that is being copied by the session.
 //   4. The volume has the size that the Hello told: when it has grown, the session ends and the next Hello tells it.
 //
 // Thread safety: one thread; SessionHost's functions may take locks.
@@ -42,6 +42,11 @@ class SessionHost {
   // What the mirror has at the handshake (no cp: nothing), and when that was published here.
   virtual void on_mirror_state(Cp cp, Timestamp time) = 0;
   virtual void on_mirror_published(Cp cp) = 0;
+  // The root that is being copied, while it is.
+  virtual void on_copy_pinned(std::optional<PinId> pin) = 0;
+  // All blocks are to be compared, because those of the mirror's root were given up here.
+  virtual bool compare_due() const = 0;
+  virtual void on_compared() = 0;
   virtual void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) = 0;
   // Bytes of blocks that the mirror turned out to have.
   virtual void on_had(std::uint64_t raw_bytes) = 0;
@@ -57,7 +62,6 @@ class Session {
         host_(host),
         options_(options),
         flow_(options.window_bytes, options.dead_ms * kPatiencePerDeadMsNs) {}
-  ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -74,10 +78,11 @@ class Session {
   Status handshake();
   Status judge(const wire::Welcome& welcome, const RootBlock& ours);
   Status stream();
+  bool may_compare() const;
   Status catch_up();
   Status check_size(const RootBlock& root) const;
   Status send_changed(const RootBlock& root);
-  Status offer_changed(const RootBlock& root);
+  Status offer_changed(const RootBlock& root, Cp since);
   Status offer(const RootBlock& root, const std::vector<BlockPointer>& blocks);
   Status pump_if_due();
   Status wait_for_limit();
@@ -110,7 +115,6 @@ class Session {
 
   Cp stream_base_;
   Cp mirror_cp_;
-  std::optional<PinId> mirror_pin_;
   wire::RunningChecksum since_root_;
   std::uint32_t offered_count_ = 0;         // of the offer that is not answered; 0: there is none
   std::optional<wire::Want> want_;          // its answer

@@ -74,6 +74,30 @@ class Flow(TarnTest):
         tarn("cp", "--mirror", source)
         self.assertEqual(self.peer()["lag_bytes"], 0)
 
+    def test_blocks_are_kept_for_a_mirror_that_is_away_and_given_up_at_the_limit(self):
+        source = self.both("pin_size=4M")
+        self.change(3_000_000)
+        tarn("cp", "--mirror", source)
+        self.mirror.terminate()
+        poll(lambda: self.peer()["state"] == "connecting", "the loss to be seen")
+        self.change(3_000_000)
+        peer = self.peer()
+        self.assertGreaterEqual(peer["held_bytes"], 3_000_000)
+        self.assertEqual((peer["pins_lost"], peer["compare_due"]), (0, False))
+        for _ in range(3):
+            self.change(3_000_000)
+        peer = self.peer()
+        self.assertEqual((peer["held_bytes"], peer["pins_lost"], peer["compare_due"]), (0, 1, True))
+        self.assertIn("given up 1 times, to be compared in full", tarn("status", source).stdout)
+        self.assertEqual(self.primary.log_text().count("are kept no longer, as pin_size= says"), 1)
+        self.mirror = self.start_mirror(self.port)
+        tarn("cp", "--mirror", source)
+        poll(lambda: not self.peer()["compare_due"], "the compare")
+        self.assert_same_tree(source, self.mirror.mountpoint)
+        self.assertEqual(self.peer()["pins_lost"], 1)
+        self.mirror.terminate()
+        self.assert_clean(self.directory / "mirror.tarnfs")
+
     def test_a_limit(self):
         source = self.both()
         tarn("limit", "200K", source)

@@ -165,6 +165,23 @@ class FakePrimary final : public ReplicationSource {
     MutexLock lock(mutex_);
     TARNFS_ASSERT(pins_.erase(pin) == 1);
   }
+  std::uint64_t held_bytes(PinId pin) override {
+    MutexLock lock(mutex_);
+    return pins_.contains(pin) ? (root_.cp - pins_.at(pin).value) * kHeldBytesPerCp : 0;
+  }
+  // What held_bytes() says for each cp that a pin is behind.
+  static constexpr std::uint64_t kHeldBytesPerCp = 5 * kBlockSize;
+  // Tells that the pins of `cp` are lost.
+  void lose_pins(Cp cp, PinLoss why) {
+    std::vector<LostPin> lost;
+    {
+      MutexLock lock(mutex_);
+      for (const auto& [pin, pinned] : pins_) {
+        if (pinned == cp) lost.push_back({pin, cp, why, (root_.cp - cp.value) * kHeldBytesPerCp, 0});
+      }
+    }
+    for (const LostPin& pin : lost) feed_->on_pin_lost(pin);
+  }
   Status walk_changed(const RootBlock& root, Cp since, const std::function<Status(const BlockWrite&)>& visit) override {
     const auto state = book_.find(root.checksum);
     {

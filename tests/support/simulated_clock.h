@@ -22,6 +22,7 @@ class SimulatedClock final : public Clock {
   explicit SimulatedClock(std::uint64_t seed) : seed_(seed) {}
   Timestamp now() override { return Timestamp{1'700'000'000, static_cast<std::uint32_t>(ticks_.fetch_add(1) + 1)}; }
   std::uint64_t monotonic_ns() override { return ticks_.fetch_add(1); }
+  void advance(std::uint64_t ns) { ticks_.fetch_add(ns); }
   std::uint64_t random() override { return mix_bits(seed_ + draws_.fetch_add(1)); }
 
  private:

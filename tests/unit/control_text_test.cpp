@@ -78,6 +78,9 @@ TEST_CASE("a status survives JSON, and its names stay") {
   report.mountpoint = "/mnt/lake";
   report.size_bytes = std::uint64_t{1} << 50;
   report.mirrors.push_back({.url = "tcp://a:1", .state = "resyncing", .mode = "async", .published_cp = 41});
+  report.mirrors.back().held_bytes = 8192;
+  report.mirrors.back().pins_lost = 2;
+  report.mirrors.back().compare_due = true;
   report.mirrors.back().copy = CopyProgress{10, 20, 1.5};
   const std::string json = to_json(report);
   for (const char* name : {"\"volume\":{\"uuid\":",
@@ -102,6 +105,9 @@ TEST_CASE("a status survives JSON, and its names stay") {
                            "\"lag_cps\":",
                            "\"lag_bytes\":",
                            "\"lag_seconds\":",
+                           "\"held_bytes\":8192",
+                           "\"pins_lost\":2",
+                           "\"compare_due\":true",
                            "\"sent_bytes\":",
                            "\"wire_bytes\":",
                            "\"compression_ratio\":",
@@ -116,6 +122,7 @@ TEST_CASE("a status survives JSON, and its names stay") {
   REQUIRE(parsed.ok());
   CHECK(to_json(*parsed) == json);
   CHECK(to_text(*parsed).find("tcp://a:1  resyncing") != std::string::npos);
+  CHECK(to_text(*parsed).find("kept for it 8.0K, given up 2 times, to be compared in full") != std::string::npos);
   CHECK(!status_report_of("{}").ok());
   CHECK(!status_report_of("{\"volume\":{},\"role\":7,\"image\":\"\"}").ok());
   CHECK(!status_report_of("no json").ok());

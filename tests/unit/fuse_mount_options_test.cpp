@@ -61,6 +61,13 @@ TEST_CASE("each option of its own") {
   CHECK(parsed("on_disconnect=block").on_disconnect == OnDisconnect::kBlock);
   CHECK(parsed("on_disconnect=readonly").on_disconnect == OnDisconnect::kReadOnly);
   CHECK(parse_mount_options("on_disconnect=panic", true).error().code() == ErrorCode::kUsage);
+  CHECK(!parsed("").pin_size_bytes);
+  CHECK(parsed("").pin_age_ms == 0);
+  CHECK(parsed("pin_size=20G,pin_age=86400").pin_size_bytes == 20ULL << 30);
+  CHECK(parsed("pin_size=20G,pin_age=86400").pin_age_ms == 86'400'000);
+  CHECK(parsed("pin_size=none").pin_size_bytes == ~std::uint64_t{0});
+  CHECK(parsed("pin_age=5,pin_age=none").pin_age_ms == 0);
+  CHECK(parsed("pin_age=0").pin_age_ms == 0);
   CHECK(parsed("ro").read_only);
   CHECK(!parsed("ro,rw").read_only);
   CHECK(parsed("").access_times);
@@ -98,6 +105,9 @@ TEST_CASE("wrong options are refused by name") {
       {"dirty_limit=1.5G", "no size"},
       {"dirty_limit=1M", "too small"},
       {"cache=0", "too small"},
+      {"pin_size=0", "too small"},
+      {"pin_size=much", "no size"},
+      {"pin_age=old", "no number of seconds"},
       {"mode=sync", "not available yet"},
       {"mode=semisync", "not available yet"},
       {"mode=fast", "unknown value"},

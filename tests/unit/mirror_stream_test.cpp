@@ -90,7 +90,7 @@ TEST_CASE("first copy, then live consistency points, each streamed without a wal
   CHECK(seen.connected);
 }
 
-TEST_CASE("the mirror's published root is pinned while the connection stands, and no longer") {
+TEST_CASE("the mirror's published root is pinned until it has a newer one, and no longer than the sender runs") {
   FakePrimary primary;
   fill(primary, 20, 10, 1000);
   primary.commit();

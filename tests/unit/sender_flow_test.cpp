@@ -219,7 +219,7 @@ TEST_CASE("a pause ends the connection, who waits is told, and the mirror catche
   network.hold(false);
   REQUIRE(sender.wait([](const SenderStatus& status) { return status.state == SenderState::kPaused; }));
   CHECK(name_of(sender.sender().status().state) == "paused");
-  CHECK(primary.pins().empty());
+  CHECK(primary.pins() == std::vector<Cp>{Cp{2}});
   const std::uint64_t connections = network.connections();
   const std::uint64_t sent_bytes = sender.sender().status().sent_bytes;
   fill(primary, 60, 10, 3001);
