@@ -136,7 +136,11 @@ TEST_CASE("after a loss of power what the mirror still has counts, and nothing e
   Copy copy;
   {
     MirrorSide mirror(copy.primary.book(), copy.disk, copy.network.listen());
-    PrimarySide sender(copy.primary, copy.network.connector(), small_window);
+    copy.network.cut_at_message(kCount * 3 / 4);
+    PrimarySide sender(copy.primary, copy.network.connector(), [](SenderOptions& options) {
+      small_window(options);
+      options.backoff_min_ms = options.backoff_max_ms = 60000;  // the copy stays cut off
+    });
     REQUIRE(wait_half(mirror));
   }
   const auto log = copy.disk.log();
