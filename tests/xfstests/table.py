@@ -76,9 +76,9 @@ def describe(rounds, excluded, facts):
     for number, results in enumerate(rounds, 1):
         counts = (len(results.passed), len(results.failed), len(results.not_run), f"{results.seconds / 60:.0f}")
         lines.append(f"| {number} | {' | '.join(str(count) for count in counts)} |")
-    failed = [f"- {name}, run {n}: {why}" for n, results in enumerate(rounds, 1) for name, why in results.failed.items()]
+    failed = [(name, number, why) for number, each in enumerate(rounds, 1) for name, why in each.failed.items()]
     if failed:
-        lines += ["", "## Failed", "", *failed]
+        lines += ["", "## Failed", ""] + [f"- {name}, run {number}: {why}" for name, number, why in failed]
     lines += ["", "## Excluded", ""] + [f"- {name}: {why}" for name, why in excluded.items()]
     lines += ["", "## Not run", "", "| tests | why |", "|---|---|"]
     groups = Counter(reason_group(why) for why in rounds[-1].not_run.values())
