@@ -72,7 +72,8 @@ void KernelCache::Answer::note_handed_out(InodeNumber inode) const {
   if (is_changing(cache_->view_.load())) cache_->handed_out_.insert(inode);
 }
 
-KernelCache::KernelCache(Calls calls) : calls_(std::move(calls)), thread_([this] { work(); }) {}
+KernelCache::KernelCache(Calls calls, std::chrono::milliseconds wait_max)
+    : calls_(std::move(calls)), wait_max_(wait_max), thread_([this] { work(); }) {}
 
 KernelCache::~KernelCache() {
   close();
@@ -116,7 +117,7 @@ void KernelCache::before_filling(const Pages& pages) {
 void KernelCache::prepare() {
   view_.fetch_add(1);
   MutexLock lock(mutex_);
-  deadline_ = std::chrono::steady_clock::now() + kWaitMax;
+  deadline_ = std::chrono::steady_clock::now() + wait_max_;
   while (granted_count_.load() > 0 && !closing_) {
     const auto left = deadline_ - std::chrono::steady_clock::now();
     if (left <= left.zero() || !changed_.wait_for(mutex_, left)) return;

@@ -13,7 +13,7 @@
 //      alone that were handed out before: all its pages are taken to be touched. The ACLs of an inode count as a page
 //      of it, because the kernel keeps them without a time too.
 //   3. The kernel is called by one thread, which holds no lock and answers no request: it may wait there for a page or
-//      a directory that somebody has locked. forget() waits for it up to kWaitMax after prepare(), and not at all while
+//      a directory that somebody has locked. forget() waits for it up to wait_max after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
 //   4. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
 //      waits for a request that would come behind a held one.
@@ -74,7 +74,7 @@ class KernelCache final : public ViewListener {
     bool is_granted_ = false;
   };
 
-  explicit KernelCache(Calls calls);
+  explicit KernelCache(Calls calls, std::chrono::milliseconds wait_max = kWaitMax);
   ~KernelCache() override;
 
   // Before a read is answered, which fills pages. May wait, as invariant 4 says.
@@ -144,6 +144,7 @@ class KernelCache final : public ViewListener {
   bool is_refilled(const Pages& pages) const TARNFS_REQUIRES(mutex_);
 
   const Calls calls_;
+  const std::chrono::milliseconds wait_max_;
   bool drops_all_names_ = false;
   std::atomic<std::uint64_t> view_{0};           // odd between prepare() and finish()
   std::atomic<std::uint64_t> granted_count_{0};  // answers in progress that may be kept

@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
@@ -99,7 +100,9 @@ class SlowDevice final : public BlockDevice {
 // A primary, and the mount of what its states look like on a mirror.
 class Pair {
  public:
-  explicit Pair(std::uint64_t size_blocks = 65536) : primary(size_blocks), device(*primary.device) {
+  // By default a state waits longer than a busy machine can delay the mount's threads: nothing is late for that alone.
+  explicit Pair(std::chrono::milliseconds kernel_wait_max = std::chrono::seconds(30))
+      : primary(65536), device(*primary.device) {
     std::string pattern = (fs::temp_directory_path() / "tarnfs-mirror-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     directory = pattern;
@@ -112,6 +115,7 @@ class Pair {
     mount_options.source = "mirror";
     mount_options.read_only = true;
     mount_options.changes_by_itself = true;
+    mount_options.kernel_wait_max = kernel_wait_max;
     mount_options.io_uring = wanted_transport();
     auto mounted = FuseMount::mount(*mirror, mount_options, {});
     REQUIRE_MESSAGE(mounted.ok(), (mounted.ok() ? "" : mounted.error().describe()));
@@ -720,7 +724,7 @@ TEST_CASE("who has seen a new state is shown nothing of an older one") {
 
 TEST_CASE("a read that waits for a slow disk delays a new state for a bounded time, and does not leave an old page") {
   if (!can_mount()) return;
-  Pair pair;
+  Pair pair(FuseMountOptions().kernel_wait_max);
   const InodeNumber file = pair.make("file", std::string(kBlockSize, 'a'));
   pair.publish();
   // Where the content is: the only block that begins with it.
