@@ -25,16 +25,15 @@ void PinTable::remove(PinId pin) {
 
 void PinTable::note_root(Cp cp, std::uint64_t freed_blocks, std::uint64_t now_ns) {
   MutexLock lock(mutex_);
-  const std::uint64_t before_blocks = freed_blocks_;
+  if (!pins_.empty()) history_.push_back({cp, freed_blocks_, now_ns});
   freed_blocks_ += freed_blocks;
-  if (!pins_.empty()) history_.push_back({cp, freed_blocks_, before_blocks, now_ns});
 }
 
 std::vector<LostPin> PinTable::lose_beyond(const PinLimits& limits, std::uint64_t now_ns) {
   MutexLock lock(mutex_);
   std::vector<LostPin> lost;
   if (history_.empty()) return lost;
-  const std::uint64_t newest_blocks = history_.back().freed_blocks - history_.back().before_blocks;
+  const std::uint64_t newest_blocks = freed_blocks_ - history_.back().before_blocks;
   for (auto& [id, pin] : pins_) {
     if (pin.lost) continue;
     const std::uint64_t blocks = held_blocks(pin);

@@ -55,8 +55,7 @@ class PinTable {
   };
   struct Step {
     Cp cp;
-    std::uint64_t freed_blocks = 0;  // by it and all before it, since the volume was opened
-    std::uint64_t before_blocks = 0;
+    std::uint64_t before_blocks = 0;  // freed by all before it, since the volume was opened
     std::uint64_t published_ns = 0;
   };
 
@@ -69,8 +68,8 @@ class PinTable {
   mutable Mutex mutex_;
   PinId last_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::map<PinId, Pin> pins_ TARNFS_GUARDED_BY(mutex_);
-  std::deque<Step> history_ TARNFS_GUARDED_BY(mutex_);  // by cp
-  std::uint64_t freed_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;
+  std::deque<Step> history_ TARNFS_GUARDED_BY(mutex_);        // by cp
+  std::uint64_t freed_blocks_ TARNFS_GUARDED_BY(mutex_) = 0;  // by all since the volume was opened
 };
 
 }  // namespace tarnfs

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/clock.h"
+#include "fs/engine/posix_acl.h"
 #include "fs/engine/waiting.h"
 #include "fs/fuse/errno_map.h"
 #include "fs/fuse/front_end.h"
@@ -136,7 +137,7 @@ void reply_value(fuse_req_t request, const std::string& value, std::size_t size)
 }
 
 bool is_acl(std::string_view name) {
-  return name == "system.posix_acl_access" || name == "system.posix_acl_default";
+  return name == kAccessAclName || name == kDefaultAclName;
 }
 
 // The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
@@ -190,7 +191,7 @@ void answer_setxattr(fuse_req_t request, fuse_ino_t inode, const char* name, con
   }
   const auto bytes = std::as_bytes(std::span<const char>(value, size));
   const Status set = file_system_of(request).set_xattr(inode_of(inode), name, bytes, mode);
-  if (!set.ok() || std::string_view(name) != "system.posix_acl_access") {
+  if (!set.ok() || name != kAccessAclName) {
     reply_status(request, set);
     return;
   }

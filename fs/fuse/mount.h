@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,8 +41,8 @@ struct FuseMountOptions {
   bool on_block_device = false;
   // The file system changes by itself (a mirror), and says so to view_listener().
   bool changes_by_itself = false;
-  // How long it waits for the kernel to give up what a change makes untrue (kernel_cache.h).
-  std::chrono::milliseconds kernel_wait_max{500};
+  // How long it waits for the kernel to give up what a change makes untrue; none: KernelCache::kWaitMax.
+  std::optional<std::chrono::milliseconds> kernel_wait_max;
   bool checks_opens = false;  // the kernel asks for each open, and what is immutable or append-only is protected
   std::vector<std::string> kernel_options;  // allow_other, dev, suid, noexec, ...: what mount(2) or libfuse knows
   IoUring io_uring = IoUring::kAuto;        // kAuto: where this libfuse and this kernel have it

@@ -361,7 +361,8 @@ void FuseSession::make_kernel_cache() {
     return fuse_lowlevel_notify_inval_entry(session_, directory.value, name.c_str(), name.size());
   };
   calls.drop_all_names = [this] { return drop_all_names(session_); };
-  kernel_cache_ = std::make_unique<KernelCache>(std::move(calls), options_.kernel_wait_max);
+  kernel_cache_ =
+      std::make_unique<KernelCache>(std::move(calls), options_.kernel_wait_max.value_or(KernelCache::kWaitMax));
   served_.front_end.kernel_cache = kernel_cache_.get();
 }
 

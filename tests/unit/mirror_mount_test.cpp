@@ -101,7 +101,7 @@ class SlowDevice final : public BlockDevice {
 class Pair {
  public:
   // By default a state waits longer than a busy machine can delay the mount's threads: nothing is late for that alone.
-  explicit Pair(std::chrono::milliseconds kernel_wait_max = std::chrono::seconds(30))
+  explicit Pair(std::optional<std::chrono::milliseconds> kernel_wait_max = std::chrono::seconds(30))
       : primary(65536), device(*primary.device) {
     std::string pattern = (fs::temp_directory_path() / "tarnfs-mirror-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
@@ -724,7 +724,7 @@ TEST_CASE("who has seen a new state is shown nothing of an older one") {
 
 TEST_CASE("a read that waits for a slow disk delays a new state for a bounded time, and does not leave an old page") {
   if (!can_mount()) return;
-  Pair pair(FuseMountOptions().kernel_wait_max);
+  Pair pair(std::nullopt);
   const InodeNumber file = pair.make("file", std::string(kBlockSize, 'a'));
   pair.publish();
   // Where the content is: the only block that begins with it.
