@@ -3,6 +3,9 @@
 // Thread safety: none.
 #pragma once
 
+#include <doctest/doctest.h>
+
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -80,6 +83,28 @@ class ImageDriver {
   Cp base_;
   std::uint64_t sequence_ = 0;
   wire::RunningChecksum sent_;
+};
+
+// A mirror without a network: its image, opened on what a disk has, or nothing; a target; and who sends to it.
+struct OpenedMirror {
+  OpenedMirror(RecordingDisk& disk, FakePrimary& primary)
+      : storage(disk), image(open(storage)), target(primary.book(), image->device()), driver(*image, primary) {
+    const Status attached = image->attach(target);
+    REQUIRE_MESSAGE(attached.ok(), (attached.ok() ? "" : attached.error().describe()));
+  }
+  std::uint64_t cp() const { return target.root() ? target.root()->cp : 0; }
+
+  MemoryMirrorStorage storage;
+  std::unique_ptr<MirrorImage> image;
+  FakeTarget target;
+  ImageDriver driver;
+
+ private:
+  static std::unique_ptr<MirrorImage> open(MemoryMirrorStorage& storage) {
+    auto image = MirrorImage::open(storage);
+    REQUIRE_MESSAGE(image.ok(), (image.ok() ? "" : image.error().describe()));
+    return *std::move(image);
+  }
 };
 
 }  // namespace tarnfs::testing

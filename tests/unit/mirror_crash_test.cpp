@@ -1,7 +1,6 @@
 // A loss of power at every write of the mirror: it comes back at the old or at the new root, never between.
 #include <doctest/doctest.h>
 
-#include <memory>
 #include <random>
 
 #include "tests/support/image_driver.h"
@@ -12,28 +11,6 @@ using namespace tarnfs::testing;
 namespace {
 
 constexpr std::uint32_t kSeed = 4711;
-
-// The mirror, opened on what a crash left, or on nothing.
-struct OpenedMirror {
-  OpenedMirror(RecordingDisk& disk, FakePrimary& primary)
-      : storage(disk), image(open(storage)), target(primary.book(), image->device()), driver(*image, primary) {
-    const Status attached = image->attach(target);
-    REQUIRE_MESSAGE(attached.ok(), (attached.ok() ? "" : attached.error().describe()));
-  }
-  std::uint64_t cp() const { return target.root() ? target.root()->cp : 0; }
-
-  MemoryMirrorStorage storage;
-  std::unique_ptr<MirrorImage> image;
-  FakeTarget target;
-  ImageDriver driver;
-
- private:
-  static std::unique_ptr<MirrorImage> open(MemoryMirrorStorage& storage) {
-    auto image = MirrorImage::open(storage);
-    REQUIRE_MESSAGE(image.ok(), (image.ok() ? "" : image.error().describe()));
-    return *std::move(image);
-  }
-};
 
 // The cp that the mirror shows, after every block of it was read.
 std::uint64_t recovered_cp(RecordingDisk& disk, FakePrimary& primary) {

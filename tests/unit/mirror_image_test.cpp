@@ -382,15 +382,10 @@ TEST_CASE("a blank image, as a new block device is, becomes the mirror") {
   RecordingDisk::Files files;
   files[File::kImage].size_blocks = kVolumeBlocks;
   RecordingDisk disk(files);
-  MemoryMirrorStorage storage(disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE(image.ok());
-  FakeTarget target(primary.book(), (*image)->device());
-  REQUIRE((*image)->attach(target).ok());
-  ImageDriver driver(**image, primary);
-  REQUIRE(driver.begin().ok());
-  REQUIRE(driver.catch_up().ok());
-  CHECK(target.check().ok());
+  OpenedMirror mirror(disk, primary);
+  REQUIRE(mirror.driver.begin().ok());
+  REQUIRE(mirror.driver.catch_up().ok());
+  CHECK(mirror.target.check().ok());
 }
 
 TEST_CASE("a full disk ends the session and keeps the published state; with room again the mirror goes on") {

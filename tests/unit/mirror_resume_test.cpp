@@ -161,18 +161,13 @@ TEST_CASE("an offer that breaks the rules ends the session, and changes nothing"
   fill(primary, kFirst, 10, 1001);
   primary.commit();
   RecordingDisk disk;
-  MemoryMirrorStorage storage(disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE(image.ok());
-  FakeTarget target(primary.book(), (*image)->device());
-  REQUIRE((*image)->attach(target).ok());
-  ImageDriver driver(**image, primary);
+  OpenedMirror mirror(disk, primary);
   const auto refused = [&](Cp cp, std::vector<BlockPointer> blocks, std::uint32_t count) {
-    REQUIRE(driver.begin().ok());
+    REQUIRE(mirror.driver.begin().ok());
     Message message = wire::pack_offer(cp, blocks);
-    const auto answer = (*image)->compare(wire::Offer{cp, count}, message.payload);
+    const auto answer = mirror.image->compare(wire::Offer{cp, count}, message.payload);
     CHECK(answer.error().code() == ErrorCode::kCorrupt);
-    CHECK((*image)->compare(wire::Offer{cp, 1}, message.payload).error().code() == ErrorCode::kCorrupt);
+    CHECK(mirror.image->compare(wire::Offer{cp, 1}, message.payload).error().code() == ErrorCode::kCorrupt);
   };
   BlockPointer block;
   block.address = kFirst;
@@ -183,9 +178,9 @@ TEST_CASE("an offer that breaks the rules ends the session, and changes nothing"
   refused(Cp{2}, {block}, 1);
   block.address = 0;
   refused(Cp{2}, {block}, 1);
-  REQUIRE(driver.begin().ok());
-  REQUIRE(driver.catch_up().ok());
-  CHECK(target.check().ok());
+  REQUIRE(mirror.driver.begin().ok());
+  REQUIRE(mirror.driver.catch_up().ok());
+  CHECK(mirror.target.check().ok());
 }
 
 // A block that went to the staging file is written over what is in place, however well that fits what is offered then.
@@ -194,30 +189,25 @@ TEST_CASE("what is in place does not count where something is staged") {
   fill(primary, kFirst, 10, 1001);
   primary.commit();
   RecordingDisk disk;
-  MemoryMirrorStorage storage(disk);
-  auto image = MirrorImage::open(storage);
-  REQUIRE(image.ok());
-  FakeTarget target(primary.book(), (*image)->device());
-  REQUIRE((*image)->attach(target).ok());
-  ImageDriver driver(**image, primary);
-  REQUIRE(driver.begin().ok());
-  REQUIRE(driver.catch_up().ok());
+  OpenedMirror mirror(disk, primary);
+  REQUIRE(mirror.driver.begin().ok());
+  REQUIRE(mirror.driver.catch_up().ok());
   primary.put(kFirst, 5001);
   const std::vector<BlockWrite> passing = primary.written();
   const Cp passed = primary.commit();
-  REQUIRE(driver.send_blocks(passed, passing).ok());  // and its root never comes
-  primary.put(kFirst, 1001, false);                   // what the mirror has there
+  REQUIRE(mirror.driver.send_blocks(passed, passing).ok());  // and its root never comes
+  primary.put(kFirst, 1001, false);                          // what the mirror has there
   const std::vector<BlockWrite> again = primary.written();
   const Cp cp = primary.commit();
   BlockPointer block;
   block.address = kFirst;
   block.checksum = again.front().checksum;
   Message message = wire::pack_offer(cp, std::vector<BlockPointer>{block});
-  const auto want = (*image)->compare(wire::Offer{cp, 1}, message.payload);
+  const auto want = mirror.image->compare(wire::Offer{cp, 1}, message.payload);
   REQUIRE(want.ok());
   CHECK(want->bits == std::vector<std::uint8_t>{1});
-  REQUIRE(driver.send_blocks(cp, again).ok());
-  REQUIRE(driver.send_root(primary.newest_root()).ok());
-  CHECK(target.root()->checksum == primary.newest_root().checksum);
-  CHECK(target.check().ok());
+  REQUIRE(mirror.driver.send_blocks(cp, again).ok());
+  REQUIRE(mirror.driver.send_root(primary.newest_root()).ok());
+  CHECK(mirror.target.root()->checksum == primary.newest_root().checksum);
+  CHECK(mirror.target.check().ok());
 }
