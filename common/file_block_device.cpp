@@ -240,4 +240,14 @@ Status FileBlockDevice::discard(Address first, std::uint64_t count_blocks) {
   return errno_error("discard in", path_, errno);
 }
 
+Result<bool> is_write_protected(const std::string& path) {
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!descriptor) return errno_error("open image", path, errno);
+  TARNFS_ASSIGN(const bool is_block_device, is_block_device_of(descriptor.number(), path));
+  if (!is_block_device) return ::access(path.c_str(), W_OK) != 0 && errno == EROFS;
+  int read_only = 0;
+  if (::ioctl(descriptor.number(), BLKROGET, &read_only) != 0) return errno_error("ask", path, errno);
+  return read_only != 0;
+}
+
 }  // namespace tarnfs

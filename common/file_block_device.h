@@ -77,4 +77,8 @@ class FileBlockDevice final : public BlockDevice {
   bool flush_failed_ TARNFS_GUARDED_BY(flush_mutex_) = false;
 };
 
+// Whether nobody may write there: a block device that is set so, or a file of a file system that is mounted read-only.
+// What this process may not write for want of permission is something else.
+Result<bool> is_write_protected(const std::string& path);
+
 }  // namespace tarnfs

@@ -156,6 +156,10 @@ Status set_option(MountOptions& options, const std::string& option) {
     options.read_only = option == "ro";
     return {};
   }
+  if (option == "norecovery") {
+    options.replay_journal = false;
+    return {};
+  }
   if (is_one_of(kKernelOptions, option) || has_prefix_of(kKernelPrefixes, option)) {
     options.kernel_options.push_back(option);
     if (option == "atime" || option == "noatime") options.access_times = option == "atime";
@@ -192,6 +196,20 @@ Result<MountOptions> parse_mount_options(std::string_view list, bool is_root) {
   const bool allow_given = std::any_of(kernel.begin(), kernel.end(), [](auto& o) { return o.starts_with("allow_"); });
   if (is_root && !allow_given) options.kernel_options.emplace_back("allow_other");
   return options;
+}
+
+Result<bool> fall_back_to_read_only(MountOptions& options, bool write_protected) {
+  const bool falls_back = write_protected && !options.read_only;
+  if (falls_back && !options.mirrors.empty()) {
+    return Error(ErrorCode::kReadOnly,
+                 "it is write-protected, and what is read-only has nothing for a mirror; make it "
+                 "writable, or leave out mirror=");
+  }
+  options.read_only = options.read_only || write_protected;
+  if (!options.replay_journal && !options.read_only) {
+    return Error(ErrorCode::kUsage, "option norecovery: without its journal a volume can only be read; give ro too");
+  }
+  return falls_back;
 }
 
 }  // namespace tarnfs

@@ -20,6 +20,7 @@ enum class OnDisconnect { kDegrade, kBlock, kReadOnly };
 
 struct MountOptions {
   bool read_only = false;
+  bool replay_journal = true;        // norecovery: false
   std::vector<std::string> mirrors;  // URLs
   std::string keys_directory;        // empty: mirrors on loopback only
   std::uint64_t cp_interval_ms = 5000;
@@ -40,5 +41,10 @@ struct MountOptions {
 
 // `list` is separated by commas; a backslash takes the next character as it is. For root, allow_other is the default.
 Result<MountOptions> parse_mount_options(std::string_view list, bool is_root);
+
+// As mount(8) does for the kernel's own file systems: what cannot be written is mounted read-only, and who asked for
+// more is told. Returns whether that is so. kReadOnly where mirrors would wait for changes that cannot be, kUsage for
+// norecovery of what is read-write.
+Result<bool> fall_back_to_read_only(MountOptions& options, bool write_protected);
 
 }  // namespace tarnfs

@@ -120,6 +120,7 @@ Status Primary::open_volume() {
   volume_options.dirty_limit_bytes = options_.dirty_limit_bytes;
   volume_options.cache_limit_bytes = options_.cache_limit_bytes;
   volume_options.access_times = options_.access_times;
+  volume_options.replay_journal = options_.replay_journal;
   volume_options.pin_size_bytes = options_.pin_size_bytes;
   volume_options.pin_age_ms = options_.pin_age_ms;
   volume_options.feed = senders_.empty() ? nullptr : &fan_out_;

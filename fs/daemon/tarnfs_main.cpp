@@ -1,10 +1,12 @@
 // tarnfs: mounts a volume.
 #include <unistd.h>
 
+#include <iostream>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "common/file_block_device.h"
 #include "common/log.h"
 #include "fs/control/background.h"
 #include "fs/control/client.h"
@@ -61,6 +63,11 @@ int mount_volume(const Arguments& arguments) {
   if (!image.ok()) return tell_failure(kProgram, image.error().in("open image"));
   const auto mountpoint = canonical_path(arguments.mountpoint);
   if (!mountpoint.ok()) return tell_failure(kProgram, mountpoint.error().in("mount on"));
+  const auto write_protected = is_write_protected(*image);
+  if (!write_protected.ok()) return tell_failure(kProgram, write_protected.error());
+  const auto fell_back = fall_back_to_read_only(*options, *write_protected);
+  if (!fell_back.ok()) return tell_failure(kProgram, fell_back.error().in(*image));
+  if (*fell_back) std::cerr << kProgram << ": warning: " << *image << " is write-protected, mounted read-only\n";
   auto background = Background::enter(arguments.foreground, kProgram);
   if (!background.ok()) return tell_failure(kProgram, background.error());
   return serve(*background, *image, *mountpoint, *options);
@@ -72,10 +79,11 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CommandLine line(kProgram, "Mounts the volume in IMAGE on the directory MOUNTPOINT.");
   line.flag("-f,--foreground", arguments.foreground, "stay in the foreground and log to standard error");
-  line.list("-o", arguments.options, "OPTIONS",
-            "separated by commas: ro, mirror=tcp://HOST:PORT, keys=DIR, cp_interval=SECONDS, dirty_limit=SIZE, "
-            "cache=SIZE, pin_size=SIZE, pin_age=SECONDS, close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, "
-            "control=SOCKET and those of mount(8)");
+  line.list(
+      "-o", arguments.options, "OPTIONS",
+      "separated by commas: ro, norecovery, mirror=tcp://HOST:PORT, keys=DIR, cp_interval=SECONDS, dirty_limit=SIZE, "
+      "cache=SIZE, pin_size=SIZE, pin_age=SECONDS, close_wait=SECONDS, io_uring=auto|on|off, chattr=auto|strict, "
+      "control=SOCKET and those of mount(8)");
   line.argument("IMAGE", arguments.image, "a file or block device made by mkfs.tarnfs");
   line.argument("MOUNTPOINT", arguments.mountpoint, "a directory");
   if (const auto code = line.parse(argc, argv)) return *code;

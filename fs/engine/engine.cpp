@@ -23,6 +23,9 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
   if (options.mode == VolumeMode::kMirror && options.feed != nullptr) {
     return Error(ErrorCode::kInvalid, "a mirror's read-only view feeds no other mirror");
   }
+  if (options.mode != VolumeMode::kReadOnly && !options.replay_journal) {
+    return Error(ErrorCode::kInvalid, "only a read-only volume can be opened without its journal");
+  }
   if (options.mode == VolumeMode::kReadWrite) {
     // The newest root and the end of the journal may have been written but not flushed when their writer died. What
     // is done from now on rests on them, so they must not vanish any more.

@@ -26,6 +26,11 @@ Status Engine::recover() {
     unwritable_ = loaded.error();  // who only reads needs no counts
   }
   load_orphans();
+  if (!options_.replay_journal) {
+    unwritable_ = Error(ErrorCode::kReadOnly, device_.name() + " was mounted without its journal; unmount it, and " +
+                                                  "mount it without norecovery");
+    return {};
+  }
   if (geometry.size_blocks == 0) return {};
   if (start.block >= geometry.size_blocks) {
     return Error(ErrorCode::kCorrupt, device_.name() + ": the root block's place in the journal cannot be");

@@ -43,6 +43,9 @@ struct VolumeOptions {
   // An fsync that has so many pages of a file to log writes them to blocks of their own; the journal only names them.
   std::uint64_t placed_pages_min = 256;
   bool access_times = true;  // as relatime has them; false: reads change nothing, until set_access_times()
+  // False, with kReadOnly alone: the newest root as it is, whatever the journal has or however damaged it is. Such a
+  // volume stays read-only.
+  bool replay_journal = true;
   // Beyond these, blocks that are kept for a mirror alone are given up (fs/engine/pin_table.h).
   std::optional<std::uint64_t> pin_size_bytes;  // none: a quarter of the volume, at most kPinSizeDefaultMaxBytes
   std::uint64_t pin_age_ms = 0;                 // 0: no limit
@@ -77,8 +80,8 @@ struct VolumeStatus {
 class Volume : public FileSystem, public ReplicationSource, public MirrorTarget {
  public:
   // Opens the volume on `device`, which must outlive it. Reads the superblock, the root ring and the journal. What the
-  // journal has beyond the newest root is done again: read-write volumes take a consistency point of it, read-only ones
-  // keep it in memory and write nothing.
+  // journal has beyond the newest root is done again, unless `options` say otherwise: read-write volumes take a
+  // consistency point of it, read-only ones keep it in memory and write nothing.
   static Result<std::unique_ptr<Volume>> open(BlockDevice& device, const VolumeOptions& options);
   // Makes a volume that was opened with kReadOnly one that was opened with kReadWrite; the device can be written by
   // now, and nobody else has since. Does nothing when it is one. kReadOnly, with the reason, when it cannot be.

@@ -278,6 +278,37 @@ class Helpers(TarnTest):
         self.assertEqual((self.mountpoint / "new").read_text(), "new")
         run("umount", self.mountpoint)
 
+    def test_what_is_write_protected_is_mounted_read_only(self):
+        device = run("losetup", "--find", "--show", self.image).stdout.strip()
+        self.addCleanup(run, "losetup", "-d", device)
+        run("blockdev", "--setro", device)
+        result = run("mount", "-t", "fuseblk.tarnfs", device, self.mountpoint)
+        self.assertIn("write-protected, mounted read-only", result.stderr)
+        self.assert_errno(errno.EROFS, (self.mountpoint / "new").touch)
+        result = run("mount", "-o", "remount,rw", self.mountpoint, expect=None)
+        self.assertNotEqual(result.returncode, 0)
+        run("umount", self.mountpoint)
+        result = run(program("tarnfs"), "-o", "mirror=tcp://127.0.0.1:1", device, self.mountpoint, expect=1)
+        self.assertIn("leave out mirror=", result.stderr)
+        run("blockdev", "--setrw", device)
+
+    def test_without_the_journal(self):
+        primary = self.mount(self.image)
+        with open(primary.mountpoint / "file", "w") as file:
+            os.fsync(file.fileno())
+        primary.kill()
+        run("mount", "-t", "tarnfs", "-o", "ro,norecovery", self.image, self.mountpoint)
+        self.assertEqual(os.listdir(self.mountpoint), [])
+        self.assertNotEqual(run("fstrim", self.mountpoint, expect=None).returncode, 0)
+        result = run("mount", "-o", "remount,rw", self.mountpoint, expect=None)
+        self.assertIn("mount it without norecovery", result.stderr)
+        run("umount", self.mountpoint)
+        result = run(program("tarnfs"), "-o", "norecovery", self.image, self.mountpoint, expect=2)
+        self.assertIn("give ro too", result.stderr)
+        run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+        self.assertEqual(os.listdir(self.mountpoint), ["file"])
+        run("umount", self.mountpoint)
+
     def test_remount_read_write_of_what_cannot_be_written(self):
         run("mount", "--bind", self.directory, self.directory)
         self.addCleanup(run, "umount", "-l", self.directory)

@@ -181,6 +181,32 @@ TEST_CASE("a read-only volume shows what the journal has and writes nothing") {
   CHECK(copy->written_blocks() == 0);
 }
 
+TEST_CASE("a volume that is opened without its journal shows the newest root and stays read-only") {
+  TestVolume test;
+  test.make(kRootDirectory, "old");
+  REQUIRE(test.volume->consistency_point().ok());
+  const InodeNumber file = test.make(kRootDirectory, "new");
+  for (const char* text : {"a", "b", "c"}) {
+    REQUIRE(test.write(file, 0, text).ok());
+    REQUIRE(test.volume->fsync(file, false).ok());
+  }
+  auto copy = test.device->clone();
+  copy->damage(Address{test.volume->superblock().journal_first + 2});
+  VolumeOptions options;
+  options.mode = VolumeMode::kReadOnly;
+  CHECK(Volume::open(*copy, options).error().code() == ErrorCode::kCorrupt);
+  options.replay_journal = false;
+  const auto opened = Volume::open(*copy, options);
+  REQUIRE(opened.ok());
+  CHECK((*opened)->lookup(kRootDirectory, "old").ok());
+  CHECK((*opened)->lookup(kRootDirectory, "new").error().code() == ErrorCode::kNotFound);
+  CHECK((*opened)->trim({}).error().code() == ErrorCode::kReadOnly);
+  CHECK((*opened)->make_writable().error().code() == ErrorCode::kReadOnly);
+  CHECK(copy->written_blocks() == 0);
+  options.mode = VolumeMode::kReadWrite;
+  CHECK(Volume::open(*copy, options).error().code() == ErrorCode::kInvalid);
+}
+
 TEST_CASE("a small journal wraps, and what does not fit is left to a consistency point") {
   TestVolume test(4096);  // 256 blocks of journal
   std::map<std::uint64_t, std::string> contents;

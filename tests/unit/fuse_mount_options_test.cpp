@@ -39,6 +39,28 @@ TEST_CASE("defaults") {
   CHECK(parsed("allow_root").kernel_options == std::vector<std::string>{"allow_root"});
 }
 
+TEST_CASE("what is write-protected is mounted read-only, unless a mirror is to follow it") {
+  MountOptions options = parsed("");
+  CHECK_FALSE(fall_back_to_read_only(options, false).value());
+  CHECK_FALSE(options.read_only);
+  CHECK(fall_back_to_read_only(options, true).value());
+  CHECK(options.read_only);
+  CHECK_FALSE(fall_back_to_read_only(options, true).value());
+  options = parsed("mirror=tcp://a:1");
+  CHECK(fall_back_to_read_only(options, true).error().code() == ErrorCode::kReadOnly);
+  CHECK_FALSE(fall_back_to_read_only(options, false).value());
+}
+
+TEST_CASE("only what is read-only does without its journal") {
+  MountOptions options = parsed("norecovery");
+  CHECK_FALSE(options.replay_journal);
+  CHECK(fall_back_to_read_only(options, false).error().code() == ErrorCode::kUsage);
+  CHECK(fall_back_to_read_only(options, true).value());
+  options = parsed("ro,norecovery");
+  CHECK_FALSE(fall_back_to_read_only(options, false).value());
+  CHECK(parsed("ro").replay_journal);
+}
+
 TEST_CASE("each option of its own") {
   const MountOptions options =
       parsed("mirror=tcp://a:1,cp_interval=0.5,dirty_limit=64M,cache=32M,mirror=tcp://b:2,close_wait=0,control=/c\\,d");

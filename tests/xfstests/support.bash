@@ -28,6 +28,12 @@ _acl_get_max() {
   echo "$(((4096 - 4) / 8))"
 }
 
+# A read-only mount does in memory again what the journal has. So it needs no device that can be written, which is all
+# that generic/050 asks this for.
+_has_metadata_journaling() {
+  [[ $0 != */generic/050 ]]
+}
+
 # df shows what is mounted from a block device as fuseblk, whatever mount(8) was told.
 _fs_type() {
   [ $# -eq 1 ] || _exit 1
