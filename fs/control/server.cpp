@@ -22,6 +22,7 @@ namespace tarnfs {
 namespace {
 
 constexpr std::size_t kClientsMax = 64;
+constexpr std::size_t kWaitingThreadsMax = 8;
 constexpr std::chrono::seconds kIdleMax{30};
 
 struct Client {
@@ -51,8 +52,7 @@ class Server final : public ControlServer {
         commands_(std::move(commands)),
         listener_(std::move(listener)),
         wake_(std::move(wake)),
-        io_thread_([this] { serve(); }),
-        waiting_thread_([this] { run_waiting(); }) {}
+        io_thread_([this] { serve(); }) {}
   ~Server() override;
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -68,6 +68,7 @@ class Server final : public ControlServer {
   void receive(Client& client);
   void handle_lines(Client& client);
   void handle_line(Client& client, const std::string& line);
+  void begin_waiting(Client& client, ControlRequest request);
   void send_to(Client& client);
   void take_answers();
   void drop_finished_clients();
@@ -79,16 +80,17 @@ class Server final : public ControlServer {
 
   // Of the I/O thread alone.
   std::vector<Client> clients_;
+  std::vector<std::thread> waiting_threads_;  // of the destructor, once the I/O thread has ended
   std::uint64_t next_client_ = 1;
 
   Mutex mutex_;
   Condition work_;
   std::deque<WaitingRequest> waiting_requests_ TARNFS_GUARDED_BY(mutex_);
+  std::size_t idle_threads_ TARNFS_GUARDED_BY(mutex_) = 0;  // of the waiting ones
   std::deque<Answer> answers_ TARNFS_GUARDED_BY(mutex_);
   bool stopping_ TARNFS_GUARDED_BY(mutex_) = false;
 
-  std::thread io_thread_;  // last: they use everything above
-  std::thread waiting_thread_;
+  std::thread io_thread_;  // last: it uses everything above
 };
 
 Server::~Server() {
@@ -100,7 +102,7 @@ Server::~Server() {
   }
   wake();
   io_thread_.join();
-  waiting_thread_.join();
+  for (std::thread& thread : waiting_threads_) thread.join();
 }
 
 void Server::wake() {
@@ -212,10 +214,18 @@ void Server::handle_line(Client& client, const std::string& line) {
     client.to_send += encode_response(command->second.run(*request)) + "\n";
     return;
   }
+  begin_waiting(client, *request);
+}
+
+void Server::begin_waiting(Client& client, ControlRequest request) {
   client.waiting = true;
   MutexLock lock(mutex_);
-  waiting_requests_.push_back({client.id, *request});
-  work_.notify_all();
+  waiting_requests_.push_back({client.id, std::move(request)});
+  const bool one_is_idle = waiting_requests_.size() <= idle_threads_;
+  if (!one_is_idle && waiting_threads_.size() < kWaitingThreadsMax) {
+    waiting_threads_.emplace_back([this] { run_waiting(); });
+  }
+  work_.notify_one();
 }
 
 void Server::send_to(Client& client) {
@@ -261,7 +271,9 @@ void Server::run_waiting() {
     WaitingRequest next;
     {
       MutexLock lock(mutex_);
+      ++idle_threads_;
       while (waiting_requests_.empty() && !stopping_) work_.wait(mutex_);
+      --idle_threads_;
       if (stopping_) return;
       next = std::move(waiting_requests_.front());
       waiting_requests_.pop_front();

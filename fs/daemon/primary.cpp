@@ -359,6 +359,7 @@ Result<std::string> Primary::answer_remount(const ControlRequest& request) {
 }
 
 Status Primary::make_writable() {
+  MutexLock lock(remount_mutex_);
   const VolumeStatus status = volume_->status();
   if (status.stopped) return Error(ErrorCode::kReadOnly, image_ + " has stopped: " + status.stop_reason);
   if (!read_only_) return {};

@@ -54,7 +54,7 @@ class Primary {
   Result<std::string> answer_status();
   Result<std::string> answer_cp(const ControlRequest& request);
   Result<std::string> answer_remount(const ControlRequest& request);
-  Status make_writable();
+  Status make_writable() TARNFS_EXCLUDES(remount_mutex_);
   Status check_has_mirror() const;
   void apply_policy() TARNFS_EXCLUDES(policy_mutex_);
   void give_up_policy() TARNFS_EXCLUDES(policy_mutex_);
@@ -67,10 +67,12 @@ class Primary {
   const std::string image_;
   const std::string mountpoint_;
   const MountOptions options_;
-  std::atomic<bool> read_only_;   // changed by the control server's thread
+  std::atomic<bool> read_only_;   // changed by a thread of the control server
   const Descriptor mount_ended_;  // an eventfd
   std::atomic<bool> closing_{false};
   std::atomic<bool> over_io_uring_{false};
+
+  Mutex remount_mutex_;  // of who makes it writable, one at a time
 
   Mutex policy_mutex_;
   bool policy_given_up_ TARNFS_GUARDED_BY(policy_mutex_) = false;

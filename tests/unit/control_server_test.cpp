@@ -175,6 +175,48 @@ TEST_CASE("a command that waits does not keep others waiting") {
   CHECK(answer == "{\"waited\":true}");
 }
 
+TEST_CASE("a command that waits does not wait for another one") {
+  Directory directory;
+  Gate gate;
+  auto commands = echo_command();
+  commands["wait"] = {.run = [&gate](const ControlRequest&) -> Result<std::string> {
+                        gate.pass();
+                        return std::string("{}");
+                      },
+                      .waits = true};
+  commands["work"] = {.run = [](const ControlRequest&) -> Result<std::string> { return std::string("{}"); },
+                      .waits = true};
+  const auto server = start(directory.at("a.sock"), std::move(commands));
+  std::thread waiter([&] { CHECK(ask_daemon(server->path(), {.command = "wait", .arguments = {}}, 30s).ok()); });
+  gate.wait_for_visitor();
+  for (int i = 0; i < 20; ++i) CHECK(ask_daemon(server->path(), {.command = "work", .arguments = {}}, 10s).ok());
+  gate.open();
+  waiter.join();
+}
+
+TEST_CASE("more clients that wait than threads are all answered") {
+  Directory directory;
+  Gate gate;
+  std::map<std::string, ControlCommand> commands;
+  commands["wait"] = {.run = [&gate](const ControlRequest&) -> Result<std::string> {
+                        gate.pass();
+                        return std::string("{}");
+                      },
+                      .waits = true};
+  const auto server = start(directory.at("a.sock"), std::move(commands));
+  std::atomic<int> answered{0};
+  std::vector<std::thread> waiters;
+  for (int i = 0; i < 20; ++i) {
+    waiters.emplace_back([&] {
+      if (ask_daemon(server->path(), {.command = "wait", .arguments = {}}, 30s).ok()) ++answered;
+    });
+  }
+  gate.wait_for_visitor();
+  gate.open();
+  for (std::thread& waiter : waiters) waiter.join();
+  CHECK(answered == 20);
+}
+
 TEST_CASE("many clients at once") {
   Directory directory;
   const auto server = start(directory.at("a.sock"), echo_command());
