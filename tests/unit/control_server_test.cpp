@@ -206,6 +206,7 @@ TEST_CASE("more clients that wait than threads are all answered") {
   const auto server = start(directory.at("a.sock"), std::move(commands));
   std::atomic<int> answered{0};
   std::vector<std::thread> waiters;
+  waiters.reserve(20);
   for (int i = 0; i < 20; ++i) {
     waiters.emplace_back([&] {
       if (ask_daemon(server->path(), {.command = "wait", .arguments = {}}, 30s).ok()) ++answered;
