@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -23,7 +24,9 @@ inline constexpr std::size_t kControlResponseMaxBytes = std::size_t{16} << 20;
 struct ControlRequest {
   std::string command;
   std::map<std::string, std::string> arguments;
+  std::function<bool()> caller_is_gone = nullptr;  // not on the wire: the server says it to a command that waits
 
+  bool is_abandoned() const { return caller_is_gone && caller_is_gone(); }
   // Is the argument there with the value "true"?
   bool has_flag(const std::string& name) const;
 };

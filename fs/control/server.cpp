@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -22,7 +24,6 @@ namespace tarnfs {
 namespace {
 
 constexpr std::size_t kClientsMax = 64;
-constexpr std::size_t kWaitingThreadsMax = 8;
 constexpr std::chrono::seconds kIdleMax{30};
 
 struct Client {
@@ -31,6 +32,7 @@ struct Client {
   std::string received;
   std::string to_send;
   bool waiting = false;  // for the answer of a command that waits
+  std::shared_ptr<std::atomic<bool>> gone = std::make_shared<std::atomic<bool>>(false);
   bool closing = false;  // once `to_send` is sent
   Deadline deadline;     // for the next progress; none while `waiting`
 };
@@ -219,12 +221,12 @@ void Server::handle_line(Client& client, const std::string& line) {
 
 void Server::begin_waiting(Client& client, ControlRequest request) {
   client.waiting = true;
+  request.caller_is_gone = [gone = client.gone] { return gone->load(); };
   MutexLock lock(mutex_);
   waiting_requests_.push_back({client.id, std::move(request)});
-  const bool one_is_idle = waiting_requests_.size() <= idle_threads_;
-  if (!one_is_idle && waiting_threads_.size() < kWaitingThreadsMax) {
-    waiting_threads_.emplace_back([this] { run_waiting(); });
-  }
+  // A client that has gone leaves its place to another one before its command has ended, so there may be some more
+  // threads than clients.
+  if (waiting_requests_.size() > idle_threads_) waiting_threads_.emplace_back([this] { run_waiting(); });
   work_.notify_one();
 }
 
@@ -262,7 +264,9 @@ void Server::drop_finished_clients() {
   const auto now = std::chrono::steady_clock::now();
   std::erase_if(clients_, [now](const Client& client) {
     const bool done = client.closing && client.to_send.empty();
-    return !client.socket || done || (!client.waiting && client.deadline <= now);
+    const bool ended = !client.socket || done || (!client.waiting && client.deadline <= now);
+    if (ended) client.gone->store(true);
+    return ended;
   });
 }
 

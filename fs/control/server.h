@@ -2,12 +2,13 @@
 //
 // Invariants:
 //   1. A request is at most kControlRequestMaxBytes long; whoever sends more, or nothing for 30 seconds, is cut off.
-//   2. Commands that wait run on threads of their own, up to 8 beside each other: `status` always answers, and a trim
-//      does not wait for a mirror that somebody else's `cp` waits for.
+//   2. Each command that waits runs on a thread of its own, which others use after it: `status` always answers, and a
+//      trim does not wait for a mirror that somebody else's `cp` waits for.
 //   3. At most 64 clients are connected; more wait in the socket's backlog.
 //
 // Thread safety: start() and the destructor from one thread. Handlers run on the server's threads, under no lock; those
 // that wait beside each other and themselves.
+// One that waits without an end looks at ControlRequest::is_abandoned().
 // Ownership: owns the socket file. The destructor waits for handlers that run, so they must be made to end before.
 // Errors: those of listen_at().
 #pragma once

@@ -66,6 +66,10 @@ Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string&
   return bytes;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point began) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
+
 bool may_publish(const Sender& sender) {
   const SenderState state = sender.status().state;
   return state == SenderState::kHandshaking || is_connected(state);
@@ -346,9 +350,12 @@ Result<std::string> Primary::answer_cp(const ControlRequest& request) {
   if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
   const bool with_mirrors = request.has_flag("mirror");
   if (with_mirrors) TARNFS_TRY(check_has_mirror());
+  const auto began = std::chrono::steady_clock::now();
   TARNFS_ASSIGN(const Cp cp, volume_->consistency_point());
-  if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp));
-  return fmt::format("{{\"cp\":{}}}", cp.value);
+  const double durable_seconds = seconds_since(began);
+  if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp, [&request] { return request.is_abandoned(); }));
+  return fmt::format("{{\"cp\":{},\"durable_seconds\":{:.6f},\"seconds\":{:.6f}}}", cp.value, durable_seconds,
+                     seconds_since(began));
 }
 
 // Asked before the kernel lets changes through, and after it does not any more.
@@ -422,9 +429,9 @@ Result<std::string> Primary::answer_resize(const ControlRequest& request) {
   return fmt::format("{{\"size_bytes\":{}}}", size_bytes);
 }
 
-Status Primary::wait_for_mirrors(Cp cp) {
+Status Primary::wait_for_mirrors(Cp cp, const std::function<bool()>& given_up) {
   for (const auto& sender : senders_) {
-    const Status published = sender->wait_published(cp, kMirrorWaitMax);
+    const Status published = sender->wait_published(cp, kMirrorWaitMax, given_up);
     if (!published.ok()) return published.error().in("mirror " + sender->status().url);
   }
   return {};

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,7 +59,7 @@ class Primary {
   Status check_has_mirror() const;
   void apply_policy() TARNFS_EXCLUDES(policy_mutex_);
   void give_up_policy() TARNFS_EXCLUDES(policy_mutex_);
-  Status wait_for_mirrors(Cp cp);
+  Status wait_for_mirrors(Cp cp, const std::function<bool()>& given_up);
   Result<std::string> answer_pause(bool pause);
   Result<std::string> answer_limit(const ControlRequest& request);
   Result<std::string> answer_trim(const ControlRequest& request);

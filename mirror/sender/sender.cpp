@@ -16,7 +16,7 @@ namespace {
 constexpr double kNsPerSecond = 1e9;
 constexpr std::uint64_t kNsPerSecondInteger = 1'000'000'000;
 // Who waits for a mirror looks this often whether its refusals have lasted too long.
-constexpr std::chrono::milliseconds kRefusalCheck{500};
+constexpr std::chrono::milliseconds kRefusalCheck{500};  // also of whether somebody still waits
 
 SenderOptions with_id(SenderOptions options) {
   if (options.id.is_zero()) options.id = options.clock->random_id();
@@ -106,7 +106,8 @@ class SenderWithThread final : public Sender, private SessionHost {
     return status_now();
   }
 
-  Status wait_published(Cp cp, std::chrono::milliseconds timeout) override {
+  using Sender::wait_published;
+  Status wait_published(Cp cp, std::chrono::milliseconds timeout, const std::function<bool()>& given_up) override {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     MutexLock lock(mutex_);
     // Somebody waits, so the mirror is asked again at once, and only what it says from now on counts.
@@ -117,6 +118,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     }
     while (mirror_cp_ < cp) {
       if (stopping_) return Error(ErrorCode::kCanceled, "replication to " + options_.url + " was stopped");
+      if (given_up()) return Error(ErrorCode::kCanceled, "nobody waits for " + options_.url + " any more");
       if (paused_) return paused_error();
       if (state_ == SenderState::kDiverged || (refusal_count_ > refusals_before && refused_for_good())) {
         return Error(ErrorCode::kRefused, last_error_);

@@ -102,8 +102,12 @@ class Sender : public ChangeFeed {
   virtual void stop() = 0;
   virtual SenderStatus status() const = 0;
   // Waits until the mirror has published `cp` or a newer one. kTimeout; kRefused when the histories have diverged, the
-  // mirror refuses us and goes on doing so, or replication is paused; kCanceled after stop().
-  virtual Status wait_published(Cp cp, std::chrono::milliseconds timeout) = 0;
+  // mirror refuses us and goes on doing so, or replication is paused; kCanceled after stop(), and within a second of
+  // `given_up()`, which is called under the sender's lock.
+  virtual Status wait_published(Cp cp, std::chrono::milliseconds timeout, const std::function<bool()>& given_up) = 0;
+  Status wait_published(Cp cp, std::chrono::milliseconds timeout) {
+    return wait_published(cp, timeout, [] { return false; });
+  }
   // Waits until the status fulfils `condition`. kTimeout; kCanceled after stop().
   virtual Status wait_for(const std::function<bool(const SenderStatus&)>& condition,
                           std::chrono::milliseconds timeout) = 0;

@@ -1,7 +1,9 @@
 """The flow to a mirror: pauses and limits, how far it is behind, and what becomes of writers while it is away."""
 
 import errno
+import json
 import os
+import subprocess
 import threading
 import time
 
@@ -115,6 +117,27 @@ class Flow(TarnTest):
         self.assertEqual(self.peer()["limit_bytes_per_second"], 0)
         self.assert_one_line_error(tarn("limit", "much", source, expect=2), "RATE", "none")
         tarn("limit", source, expect=2)
+
+    def test_commands_do_not_wait_for_a_mirror_that_others_wait_for(self):
+        self.primary = self.mount(self.image, mirror=self.port, options="cp_interval=3600")
+        source, before = self.primary.mountpoint, self.primary.status()["cp"]
+        (source / "file").write_text("content")
+        words = [harness.program("tarn"), "cp", "--mirror", source]
+        waiting = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(20)]
+        try:
+            poll(lambda: self.primary.status()["cp"] > before, "the consistency point that they wait for")
+            tarn("trim", source)
+        finally:
+            for process in waiting:
+                process.kill()
+        # What nobody waits for any more makes room.
+        for _ in range(3):
+            tarn("cp", source)
+        self.mirror = self.start_mirror(self.port)
+        answer = json.loads(tarn("cp", "--mirror", source).stdout)
+        self.assertGreaterEqual(answer["seconds"], answer["durable_seconds"])
+        for process in waiting:
+            process.communicate()
 
     def test_without_a_mirror_there_is_nothing_to_pause(self):
         self.primary = self.mount(self.image)

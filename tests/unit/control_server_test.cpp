@@ -194,7 +194,23 @@ TEST_CASE("a command that waits does not wait for another one") {
   waiter.join();
 }
 
-TEST_CASE("more clients that wait than threads are all answered") {
+TEST_CASE("a command that waits learns that nobody waits for it any more") {
+  Directory directory;
+  Gate gate;
+  std::map<std::string, ControlCommand> commands;
+  commands["wait"] = {.run = [&gate](const ControlRequest& request) -> Result<std::string> {
+                        while (!request.is_abandoned()) std::this_thread::yield();
+                        gate.pass();
+                        return std::string("{}");
+                      },
+                      .waits = true};
+  const auto server = start(directory.at("a.sock"), std::move(commands));
+  CHECK_FALSE(ask_daemon(server->path(), {.command = "wait", .arguments = {}}, 50ms).ok());
+  gate.wait_for_visitor();
+  gate.open();
+}
+
+TEST_CASE("many clients that wait are all answered") {
   Directory directory;
   Gate gate;
   std::map<std::string, ControlCommand> commands;
