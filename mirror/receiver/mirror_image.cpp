@@ -318,8 +318,12 @@ Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
   if (root->epoch != epoch_.bytes) return peer_fault("a root block of another epoch than the primary's");
   if (message.base != published_cp()) return peer_fault("a root on top of another cp than the published one");
   if (root->cp <= published_cp().value) return peer_fault("a root that is not newer than the published one");
-  if (root_ && relation_of(state_of(*root_), *root) != Relation::kBehind) {
-    return peer_fault("a root whose history does not have the published state");
+  if (root_) {
+    // What is unproven to us, the primary has found out by its ring, or has compared in full.
+    const Relation relation = relation_of(state_of(*root_), *root);
+    if (relation != Relation::kBehind && relation != Relation::kUnproven) {
+      return peer_fault("a root whose history does not have the published state");
+    }
   }
   if (message.block_count != since_root_.count() || message.running_checksum != since_root_.value()) {
     return peer_fault("the root does not fit the blocks before it");

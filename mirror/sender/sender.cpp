@@ -1,8 +1,10 @@
 #include "mirror/sender/sender.h"
 
 #include <algorithm>
+#include <deque>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "common/log.h"
 #include "common/mutex.h"
@@ -347,19 +349,40 @@ class SenderWithThread final : public Sender, private SessionHost {
     if (options_.on_state_changed) options_.on_state_changed();
   }
 
-  void on_mirror_state(Cp cp, Timestamp time) override {
+  bool has_met(Cp cp, std::uint64_t root_checksum) const override {
     MutexLock lock(mutex_);
-    if (cp > mirror_cp_) refused_since_ns_.reset();
-    mirror_cp_ = cp;
-    pin(cp);
-    lag_.meet_mirror(cp, time);
-    changed_.notify_all();
+    return std::find(met_roots_.begin(), met_roots_.end(), std::pair(cp, root_checksum)) != met_roots_.end();
+  }
+
+  void on_mirror_state(const MirrorState& state) override {
+    bool compare_begins = false;
+    {
+      MutexLock lock(mutex_);
+      if (state.cp > mirror_cp_) refused_since_ns_.reset();
+      mirror_cp_ = state.cp;
+      met_roots_.clear();
+      if (state.is_known_ours) met_roots_.emplace_back(state.cp, state.root_checksum);
+      compare_begins = !state.is_known_ours && !std::exchange(compare_due_, true);
+      pin(state.cp);
+      lag_.meet_mirror(state.cp, state.time);
+      changed_.notify_all();
+    }
+    if (!compare_begins) return;
+    log_warning("mirror " + options_.url + ": nothing here tells any more whether its cp " +
+                std::to_string(state.cp.value) + " is one of this volume's past or of another copy's; " +
+                "it stays readable, and all its blocks are compared");
+  }
+
+  void on_root_sent(Cp cp, std::uint64_t root_checksum) override {
+    MutexLock lock(mutex_);
+    met_roots_.emplace_back(cp, root_checksum);
   }
 
   void on_mirror_published(Cp cp) override {
     MutexLock lock(mutex_);
     if (cp > mirror_cp_) refused_since_ns_.reset();
     mirror_cp_ = cp;
+    while (!met_roots_.empty() && met_roots_.front().first < cp) met_roots_.pop_front();
     pin(cp);
     lag_.set_mirror(cp);
     changed_.notify_all();
@@ -469,6 +492,8 @@ class SenderWithThread final : public Sender, private SessionHost {
   std::uint64_t backoff_ms_ TARNFS_GUARDED_BY(mutex_) = 0;
   SenderState state_ TARNFS_GUARDED_BY(mutex_) = SenderState::kConnecting;
   Cp mirror_cp_ TARNFS_GUARDED_BY(mutex_);
+  // The mirror's root, when that is known to be ours, and those that were sent since and not answered, oldest first.
+  std::deque<std::pair<Cp, std::uint64_t>> met_roots_ TARNFS_GUARDED_BY(mutex_);
   std::uint64_t sent_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t wire_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
   std::uint64_t catch_up_done_ TARNFS_GUARDED_BY(mutex_) = 0;

@@ -80,7 +80,7 @@ Status Session::handshake() {
   welcomed_ = true;
   window_bytes_ = std::min(options_.window_bytes, welcome_->window_bytes);
   stream_base_ = mirror_cp_;
-  host_.on_mirror_state(mirror_cp_, welcome_->time);
+  host_.on_mirror_state({mirror_cp_, welcome_->root_checksum, welcome_->time, is_known_ours_});
   host_.open_queue(Cp{ours.cp});
   return {};
 }
@@ -94,13 +94,15 @@ Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
   if (welcome.cp.value == 0) return peer_fault("a state without a cp");
   // A volume that went back to an older state, and on from there, has other roots of the same cps.
   const auto known = source_.root_checksum(welcome.cp);
-  if ((known && *known != welcome.root_checksum) || relation_of(theirs, ours) == Relation::kDiverged) {
+  const Relation relation = relation_of(theirs, ours);
+  if ((known && *known != welcome.root_checksum) || relation == Relation::kDiverged) {
     diverged_ = true;
     return Error(ErrorCode::kRefused, "the mirror at " + options_.url + " has cp " + std::to_string(welcome.cp.value) +
                                           " of epoch " + welcome.epoch.to_string() + ", which this volume (cp " +
                                           std::to_string(ours.cp) + ") never had: the two have diverged; both keep " +
                                           "their data, choose one side before replication goes on");
   }
+  is_known_ours_ = known || relation != Relation::kUnproven || host_.has_met(welcome.cp, welcome.root_checksum);
   mirror_cp_ = welcome.cp;
   return {};
 }
@@ -270,6 +272,7 @@ Status Session::send_root(const RootBlock& root) {
   message.block_count = since_root_.count();
   message.running_checksum = since_root_.value();
   sent_roots_.push_back({Cp{root.cp}, root.checksum});
+  host_.on_root_sent(Cp{root.cp}, root.checksum);
   since_root_.reset();
   stream_base_ = Cp{root.cp};
   TARNFS_TRY(send(message));

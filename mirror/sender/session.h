@@ -28,6 +28,14 @@
 
 namespace tarnfs {
 
+// What a mirror says at the handshake that it has.
+struct MirrorState {
+  Cp cp;  // 0: nothing
+  std::uint64_t root_checksum = 0;
+  Timestamp time;             // when it was published here
+  bool is_known_ours = true;  // false: it may be of another line of the volume, and all blocks have to be compared
+};
+
 // What a session tells and asks the sender.
 class SessionHost {
  public:
@@ -39,12 +47,14 @@ class SessionHost {
   virtual void open_queue(Cp newest) = 0;
   virtual ChangeQueue::Step next_step(Cp base, std::size_t blocks_max) = 0;
   virtual void on_state(SenderState state) = 0;
-  // What the mirror has at the handshake (no cp: nothing), and when that was published here.
-  virtual void on_mirror_state(Cp cp, Timestamp time) = 0;
+  // This process has sent the mirror that root, or found at an earlier handshake that it is ours.
+  virtual bool has_met(Cp cp, std::uint64_t root_checksum) const = 0;
+  virtual void on_mirror_state(const MirrorState& state) = 0;
+  virtual void on_root_sent(Cp cp, std::uint64_t root_checksum) = 0;
   virtual void on_mirror_published(Cp cp) = 0;
   // The root that is being copied, while it is.
   virtual void on_copy_pinned(std::optional<PinId> pin) = 0;
-  // All blocks are to be compared, because those of the mirror's root were given up here.
+  // All blocks are to be compared, because those of the mirror's root were given up here, or it may not be ours.
   virtual bool compare_due() const = 0;
   virtual void on_compared() = 0;
   virtual void on_sent(std::uint64_t raw_bytes, std::uint64_t wire_bytes) = 0;
@@ -110,6 +120,7 @@ class Session {
   bool welcomed_ = false;
   bool published_ = false;
   bool diverged_ = false;
+  bool is_known_ours_ = true;  // what the mirror has
   std::uint64_t window_bytes_ = 0;
   std::uint64_t told_size_blocks_ = 0;  // by the Hello
 

@@ -4,23 +4,31 @@
 #include <span>
 
 namespace tarnfs {
+namespace {
+
+Relation relation_in_epoch(const StateName& theirs, const RootBlock& ours) {
+  if (theirs.cp.value == ours.cp) {
+    return theirs.root_checksum == ours.checksum ? Relation::kEqual : Relation::kDiverged;
+  }
+  if (theirs.cp.value > ours.cp) return Relation::kDiverged;
+  if (theirs.cp.value + 1 < ours.cp) return Relation::kUnproven;
+  return theirs.root_checksum == ours.previous_checksum ? Relation::kBehind : Relation::kDiverged;
+}
+
+}  // namespace
 
 Relation relation_of(const StateName& theirs, const RootBlock& ours) {
-  if (theirs.epoch.bytes == ours.epoch) {
-    if (theirs.cp.value < ours.cp) {
-      const bool is_one_before = theirs.cp.value + 1 == ours.cp;
-      return is_one_before && theirs.root_checksum != ours.previous_checksum ? Relation::kDiverged : Relation::kBehind;
-    }
-    const bool equal = theirs.cp.value == ours.cp && theirs.root_checksum == ours.checksum;
-    return equal ? Relation::kEqual : Relation::kDiverged;
-  }
+  if (theirs.epoch.bytes == ours.epoch) return relation_in_epoch(theirs, ours);
   const auto ended = std::span(ours.history).first(std::min<std::size_t>(ours.history_count, kHistoryMax));
-  for (const HistoryEntry& entry : ended) {
-    if (entry.epoch == theirs.epoch.bytes) {
-      return theirs.cp.value <= entry.last_cp ? Relation::kBehind : Relation::kDiverged;
-    }
+  const auto found = std::find_if(ended.begin(), ended.end(),
+                                  [&](const HistoryEntry& entry) { return entry.epoch == theirs.epoch.bytes; });
+  if (found == ended.end()) {
+    const bool may_be_dropped = ended.size() == kHistoryMax && theirs.cp.value <= ended.front().last_cp;
+    return may_be_dropped ? Relation::kUnproven : Relation::kDiverged;
   }
-  return Relation::kDiverged;
+  if (theirs.cp.value > found->last_cp) return Relation::kDiverged;
+  // The first epoch of a volume is that of mkfs, with one cp, or comes from a release that knew no other epochs.
+  return found == ended.begin() && found->last_cp > 1 ? Relation::kUnproven : Relation::kBehind;
 }
 
 }  // namespace tarnfs

@@ -1,5 +1,9 @@
 // Comparing the histories of two sides, like commits: equal, behind, or diverged.
 //
+// A volume gets a new epoch with each mount (FORMAT.md), so that an ended epoch and a cp of it name one state, whatever
+// copies of the image were made and mounted. Two things are not that sure: a state of the epoch that goes on (its
+// process knows more, unless it was set back with the image), and one from before the oldest epoch that is kept.
+//
 // Thread safety: plain functions on values.
 #pragma once
 
@@ -10,8 +14,8 @@ namespace tarnfs {
 
 enum class Relation {
   kEqual,     // the same state
-  kBehind,    // a past state of ours: it can be brought forward. Of cps before the last one nothing but the number is
-              // compared: `ours` has no more of them
+  kBehind,    // a past state of ours: it can be brought forward by what is new since
+  kUnproven,  // a past state of ours, unless our volume was set back to an older copy of itself since
   kDiverged,  // it has something that we never had
 };
 

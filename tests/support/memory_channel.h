@@ -51,6 +51,11 @@ class MemoryNetwork {
     state_->held = held;
     state_->changed.notify_all();
   }
+  // While it is true messages to primaries are lost.
+  void lose_answers(bool lost) {
+    MutexLock lock(state_->mutex);
+    state_->answers_lost = lost;
+  }
   // Sees, and may change, every message from a primary.
   void set_filter(std::function<void(Message&)> filter) {
     MutexLock lock(state_->mutex);
@@ -78,6 +83,7 @@ class MemoryNetwork {
     std::uint64_t connections TARNFS_GUARDED_BY(mutex) = 0;
     bool reachable TARNFS_GUARDED_BY(mutex) = true;
     bool held TARNFS_GUARDED_BY(mutex) = false;
+    bool answers_lost TARNFS_GUARDED_BY(mutex) = false;
     bool server_woken TARNFS_GUARDED_BY(mutex) = false;
 
     void break_link(PeerId peer) TARNFS_REQUIRES(mutex) {
@@ -162,6 +168,7 @@ class MemoryNetwork {
       MutexLock lock(state_->mutex);
       const auto link = state_->links.find(peer);
       if (link == state_->links.end()) return Error(ErrorCode::kDisconnected, "the peer is gone");
+      if (state_->answers_lost) return {};
       link->second.to_client.push_back(std::move(message));
       state_->changed.notify_all();
       return {};

@@ -127,6 +127,24 @@ class FakePrimary final : public ReplicationSource {
     root_.epoch.fill(epoch);
   }
 
+  // What a copy of its image has; no size is restored.
+  struct ImageCopy {
+    RootBlock root;
+    State state;
+    std::map<Cp, std::uint64_t> root_checksums;
+  };
+  ImageCopy copy_image() const {
+    MutexLock lock(mutex_);
+    return {root_, next_, root_checksums_};
+  }
+  // Nothing was put since the last cp.
+  void restore(const ImageCopy& copy) {
+    MutexLock lock(mutex_);
+    root_ = copy.root;
+    next_ = copy.state;
+    root_checksums_ = copy.root_checksums;
+  }
+
   // The next root is of a larger volume.
   void grow(std::uint64_t size_blocks) {
     MutexLock lock(mutex_);
@@ -243,6 +261,7 @@ class FakePrimary final : public ReplicationSource {
     MutexLock lock(mutex_);
     root_ = root;
     root_checksums_[Cp{root.cp}] = root.checksum;
+    if (root.cp > kRootSlots) root_checksums_.erase(Cp{root.cp - kRootSlots});
     superblock_ = grown(superblock_, root.size_blocks);
   }
 

@@ -301,6 +301,81 @@ TEST_CASE("a primary that went back to an older state and then on from there has
   }
 }
 
+// Only the number of the mirror's cp was compared then: the blocks born up to it were not sent, though they were others
+// at the mirror, and it became a mixture.
+TEST_CASE("a primary that went back to an older state, too long ago for its ring, compares its mirror in full") {
+  FakePrimary primary;
+  fill(primary, 20, 10, 1000);
+  primary.commit();
+  const FakePrimary::ImageCopy copy = primary.copy_image();
+  MemoryNetwork network;
+  RecordingDisk disk;
+  MirrorSide mirror(primary.book(), disk, network.listen());
+  fill(primary, 40, 10, 2000);
+  primary.commit();
+  fill(primary, 45, 10, 2100);
+  primary.commit();
+  {
+    PrimarySide sender(primary, network.connector());
+    REQUIRE(sender.wait_equal());
+  }
+  const std::uint64_t mirror_cp = primary.newest_root().cp;
+  primary.restore(copy);
+  fill(primary, 40, 12, 3000);
+  primary.commit();
+  while (primary.newest_root().cp <= mirror_cp + kRootSlots) primary.commit();
+  PrimarySide sender(primary, network.connector());
+  REQUIRE(sender.wait_equal());
+  check_equal(primary, mirror);
+  // What both have was not sent again.
+  CHECK(sender.sender().status().sent_bytes == 12 * kBlockSize);
+  CHECK_FALSE(sender.sender().status().compare_due);
+}
+
+TEST_CASE("a mirror that was away for long is sent what differs, and is compared only where nobody knows its root") {
+  enum class Since { kSameMount, kSameMountUnheard, kNewEpoch, kNewMount };
+  for (const Since since : {Since::kSameMount, Since::kSameMountUnheard, Since::kNewEpoch, Since::kNewMount}) {
+    CAPTURE(static_cast<int>(since));
+    FakePrimary primary;
+    primary.begin_epoch(50, Cp{1});
+    fill(primary, 20, 100, 1000);
+    primary.commit();
+    MemoryNetwork network;
+    RecordingDisk disk;
+    MirrorSide mirror(primary.book(), disk, network.listen());
+    std::optional<PrimarySide> sender;
+    sender.emplace(primary, network.connector());
+    REQUIRE(sender->wait_equal());
+    REQUIRE(sender->wait_live());
+    if (since == Since::kSameMountUnheard) {
+      network.lose_answers(true);
+      const Cp cp = primary.commit();
+      REQUIRE(mirror.wait([cp](const ReceiverStatus& status) { return status.published.cp == cp; }));
+    }
+    network.set_reachable(false);
+    network.cut();
+    network.lose_answers(false);
+    REQUIRE(sender->wait([](const SenderStatus& status) { return status.state == SenderState::kConnecting; }));
+    const bool is_new_mount = since == Since::kNewMount || since == Since::kNewEpoch;
+    if (is_new_mount) sender.reset();
+    if (since == Since::kNewEpoch) primary.begin_epoch(51, Cp{primary.newest_root().cp});
+    for (std::uint64_t round = 0; round < kRootSlots + 3; ++round) {
+      fill(primary, 40, 10, 5000 + 100 * round);
+      primary.commit();
+    }
+    const std::uint64_t sent_before_bytes = is_new_mount ? 0 : sender->sender().status().sent_bytes;
+    const std::uint64_t walks_before = primary.walks();
+    network.set_reachable(true);
+    if (is_new_mount) sender.emplace(primary, network.connector());
+    sender->sender().reconnect_now();
+    REQUIRE(sender->wait_equal());
+    check_equal(primary, mirror);
+    CHECK(sender->sender().status().sent_bytes - sent_before_bytes == 10 * kBlockSize);
+    // A compare lists blocks and walks none.
+    CHECK(primary.walks() - walks_before == (since == Since::kNewMount ? 0 : 1));
+  }
+}
+
 TEST_CASE("a second primary is refused with a text, and may come when the first has gone") {
   FakePrimary primary;
   fill(primary, 20, 10, 1000);

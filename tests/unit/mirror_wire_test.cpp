@@ -212,12 +212,42 @@ TEST_CASE("histories are equal, behind or diverged") {
   other.root_checksum ^= 1;
   CHECK(relation_of(other, second) == Relation::kDiverged);
   CHECK(relation_of(other, primary.newest_root()) == Relation::kDiverged);  // which names the one before it
-  primary.begin_epoch(9, Cp{2});
   primary.commit();
-  CHECK(relation_of(at_second, primary.newest_root()) == Relation::kBehind);
+  CHECK(relation_of(at_second, primary.newest_root()) == Relation::kUnproven);  // by number only
+  primary.begin_epoch(9, Cp{4});
+  primary.commit();
+  // The first epoch may be one of several mounts.
+  CHECK(relation_of(at_second, primary.newest_root()) == Relation::kUnproven);
   other = at_second;
-  other.cp = Cp{3};
+  other.cp = Cp{5};
   CHECK(relation_of(other, primary.newest_root()) == Relation::kDiverged);
   other.epoch.bytes.fill(77);
   CHECK(relation_of(other, primary.newest_root()) == Relation::kDiverged);
+}
+
+TEST_CASE("a state of an ended epoch is ours up to its end, as far back as epochs are kept") {
+  RootBlock root;
+  root.epoch.fill(200);
+  root.cp = 1000;
+  const auto end_epoch = [&](std::uint8_t epoch, std::uint64_t last_cp) {
+    HistoryEntry& entry = root.history.at(root.history_count++);
+    entry.epoch.fill(epoch);
+    entry.last_cp = last_cp;
+  };
+  const auto relation = [&](std::uint8_t epoch, std::uint64_t cp) {
+    StateName state;
+    state.epoch.bytes.fill(epoch);
+    state.cp = Cp{cp};
+    return relation_of(state, root);
+  };
+  end_epoch(1, 1);
+  CHECK(relation(1, 1) == Relation::kBehind);
+  CHECK(relation(1, 2) == Relation::kDiverged);
+  for (std::uint8_t epoch = 2; epoch <= kHistoryMax; ++epoch) end_epoch(epoch, std::uint64_t{10} * epoch);
+  CHECK(relation(2, 20) == Relation::kBehind);
+  CHECK(relation(2, 21) == Relation::kDiverged);
+  CHECK(relation(64, 640) == Relation::kBehind);
+  // Of epochs that were dropped nothing is known, but that they ended before those that were not.
+  CHECK(relation(99, 1) == Relation::kUnproven);
+  CHECK(relation(99, 2) == Relation::kDiverged);
 }
