@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "common/failpoint.h"
 
@@ -81,6 +82,8 @@ bool ConsistencyPoint::close_generation(bool force) {
   if (anything) {
     generation_ = engine_.open_generation_++;
     root_ = engine_.newest_root();
+    begins_epoch_ = !std::exchange(engine_.epoch_begun_, true);
+    if (engine_.journal_ != nullptr && begins_epoch_) engine_.journal_->end_epoch();
     if (engine_.journal_ != nullptr) set_journal_start(root_, engine_.journal_->head());
     root_.next_inode = engine_.next_inode_.load();
     root_.inode_count = engine_.inode_count_.load();
@@ -94,9 +97,21 @@ bool ConsistencyPoint::close_generation(bool force) {
   reserve_before_blocks_ = root_.reserve_blocks;
   root_.format_version = kFormatVersion;
   root_.previous_checksum = root_.checksum;
+  if (begins_epoch_) begin_epoch();
   root_.cp += 1;
   TARNFS_ASSERT(root_.cp == generation_);
   return true;
+}
+
+// Each opening of the volume has an epoch of its own. So a cp of an epoch names one state, whatever copies were made of
+// the image and went on, and a mirror can tell whose state it has.
+void ConsistencyPoint::begin_epoch() {
+  if (root_.history_count == kHistoryMax) {
+    std::move(root_.history.begin() + 1, root_.history.end(), root_.history.begin());
+    root_.history_count -= 1;
+  }
+  root_.history.at(root_.history_count++) = {root_.epoch, root_.cp};
+  root_.epoch = engine_.clock_.random_id().bytes;
 }
 
 Status ConsistencyPoint::complete() {
@@ -292,6 +307,7 @@ void ConsistencyPoint::install() {
   }
   engine.published_cp_ = root_.cp;
   engine.name_log_.drop_up_to(Cp{root_.cp});
+  if (engine.journal_ != nullptr && begins_epoch_) engine.journal_->begin_epoch(state_of(root_).epoch);
   if (engine.journal_ != nullptr) engine.journal_->release(journal_start_of(root_));
   for (std::size_t i = 0; i < inodes_.size(); ++i) {
     const TimedWriteLock lock(inodes_[i]->mutex, engine.clock_, engine.lock_longest_ns_);

@@ -36,6 +36,7 @@ class ConsistencyPoint {
   Status complete();
 
  private:
+  void begin_epoch();
   void freeze_inodes();
   Status count_shares();
   Status write_inodes();
@@ -55,8 +56,9 @@ class ConsistencyPoint {
   Engine& engine_;
   SharingAllocator sharing_allocator_;
   std::uint64_t generation_ = 0;
-  bool grows_ = false;  // its root is of a larger volume than the one before
-  RootBlock root_;      // under construction
+  bool begins_epoch_ = false;  // the first one since the volume was opened
+  bool grows_ = false;         // its root is of a larger volume than the one before
+  RootBlock root_;             // under construction
   std::uint64_t reserve_before_blocks_ = 0;
   std::vector<InodePtr> inodes_;  // by number
   std::vector<std::shared_ptr<FrozenInode>> frozen_;

@@ -468,6 +468,8 @@ class Engine final : public Volume {
   std::atomic<std::uint64_t> size_blocks_;         // grows
   std::atomic<std::uint64_t> view_{0};             // grows when adopt() changes the root
 
+  bool epoch_begun_ = false;  // a consistency point has begun one; of its thread
+
   GenerationGate gate_;
   std::uint64_t open_generation_;  // changed with the gate closed, read inside it
   std::atomic<std::uint64_t> next_inode_;

@@ -22,8 +22,8 @@ bool JournalWriter::place(JournalBatch& batch) {
   const std::uint64_t blocks = batch.size_blocks();
   if (blocks > journal_batch_blocks_max(geometry_.size_blocks)) return false;
   MutexLock lock(mutex_);
-  if (used_locked() + blocks >= geometry_.size_blocks) return false;
-  batch.seal(head_, geometry_.volume, geometry_.epoch);
+  if (!epoch_ || used_locked() + blocks >= geometry_.size_blocks) return false;
+  batch.seal(head_, geometry_.volume, *epoch_);
   placed_block_ = head_.block;
   head_.sequence += 1;
   head_.block = (head_.block + blocks) % geometry_.size_blocks;
@@ -47,6 +47,16 @@ Status JournalWriter::write(const JournalBatch& batch) {
 JournalPosition JournalWriter::head() {
   MutexLock lock(mutex_);
   return head_;
+}
+
+void JournalWriter::end_epoch() {
+  MutexLock lock(mutex_);
+  epoch_.reset();
+}
+
+void JournalWriter::begin_epoch(const Epoch& epoch) {
+  MutexLock lock(mutex_);
+  epoch_ = epoch;
 }
 
 void JournalWriter::release(const JournalPosition& tail) {

@@ -20,6 +20,11 @@ Error own_fault(const Error& error) {
   return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kIo : error.code(), error.describe());
 }
 
+// The first root of a mount begins an epoch, and the one before it ends there.
+bool follows_epoch(const RootBlock& root, const Epoch& before) {
+  return root.history_count > 0 && root.history.at(root.history_count - 1).epoch == before.bytes;
+}
+
 // True when the blocks that any volume fills are all zero: a new block device, or an image that was never finished.
 Result<bool> is_blank(BlockDevice& device) {
   if (device.size_blocks() < kVolumeBlocksMin) return device.size_blocks() == 0;
@@ -315,7 +320,9 @@ Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
   if (root->volume != superblock_->volume || root->size_blocks != session_size_blocks_) {
     return peer_fault("a root block of another volume");
   }
-  if (root->epoch != epoch_.bytes) return peer_fault("a root block of another epoch than the primary's");
+  if (root->epoch != epoch_.bytes && !follows_epoch(*root, epoch_)) {
+    return peer_fault("a root block of another epoch than the primary's");
+  }
   if (message.base != published_cp()) return peer_fault("a root on top of another cp than the published one");
   if (root->cp <= published_cp().value) return peer_fault("a root that is not newer than the published one");
   if (root_) {
@@ -339,6 +346,7 @@ Result<wire::Published> MirrorImage::take(const wire::Root& message) {
     return *stopped_;
   }
   root_ = root;
+  epoch_ = state_of(root).epoch;
   has_parts_ = false;
   since_root_.reset();
   return wire::Published{Cp{root.cp}, root.checksum};

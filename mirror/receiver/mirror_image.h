@@ -99,7 +99,7 @@ class MirrorImage {
 
   // Of the session. It is over after the first error.
   bool session_open_ = false;
-  Epoch epoch_;
+  Epoch epoch_;                            // of the primary's newest root that was told here
   std::uint64_t session_size_blocks_ = 0;  // of the primary's volume
   std::uint64_t sequence_ = 0;
   std::uint64_t applied_bytes_ = 0;

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <thread>
 
 #include "fs/check/journal_repair.h"
@@ -25,6 +26,48 @@ std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
+// Holds the write of a root back while it is closed.
+class RootGate final : public BlockDevice {
+ public:
+  explicit RootGate(BlockDevice& below) : below_(below) {}
+
+  std::string name() const override { return below_.name(); }
+  std::uint64_t size_blocks() const override { return below_.size_blocks(); }
+  Status read(Address first, std::span<std::byte> out) override { return below_.read(first, out); }
+  Status write(Address first, std::span<const PageRef> pages) override {
+    if (!is_data_address(first, size_blocks())) {
+      MutexLock lock(mutex_);
+      ++waiting_;
+      changed_.notify_all();
+      while (closed_) changed_.wait(mutex_);
+      --waiting_;
+    }
+    return below_.write(first, pages);
+  }
+  Status flush() override { return below_.flush(); }
+
+  void close() {
+    MutexLock lock(mutex_);
+    closed_ = true;
+  }
+  void open() {
+    MutexLock lock(mutex_);
+    closed_ = false;
+    changed_.notify_all();
+  }
+  void wait_for_a_root() {
+    MutexLock lock(mutex_);
+    while (waiting_ == 0) changed_.wait(mutex_);
+  }
+
+ private:
+  BlockDevice& below_;
+  Mutex mutex_;
+  Condition changed_;
+  bool closed_ TARNFS_GUARDED_BY(mutex_) = false;
+  unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
+};
+
 }  // namespace
 
 TEST_CASE("a written and fsynced file is there after a crash, and no consistency point was taken") {
@@ -43,6 +86,44 @@ TEST_CASE("a written and fsynced file is there after a crash, and no consistency
   CHECK(test.volume->attributes(directory)->mode == (S_IFDIR | 0750));
   CHECK(test.volume->status().journal_used_bytes == 0);
   test.reopen();
+  CHECK(test.problems() == "");
+}
+
+// Recovery looks for batches of the newest root's epoch, and the first root of a mount begins one: a batch that was
+// placed while that root was on its way would have belonged to the epoch before.
+TEST_CASE("an fsync while the first root of a mount is being written is kept") {
+  TestVolume test;
+  test.volume.reset();
+  RootGate gate(*test.device);
+  auto opened = Volume::open(gate, test.options);
+  REQUIRE(opened.ok());
+  test.volume = std::move(opened).value();
+  const InodeNumber file = test.make(kRootDirectory, "f");
+  REQUIRE(test.write(file, 0, "one").ok());
+  REQUIRE(test.volume->fsync(file, false).ok());
+  CHECK(test.volume->status().fsync_cp_count == 0);
+  gate.close();
+  std::thread point([&] { CHECK(test.volume->consistency_point().ok()); });
+  gate.wait_for_a_root();
+  REQUIRE(test.write(file, 0, "two").ok());
+  std::atomic<bool> is_kept{false};
+  std::thread fsync([&] {
+    CHECK(test.volume->fsync(file, false).ok());
+    is_kept = true;
+  });
+  while (!is_kept && test.volume->status().fsync_cp_count == 0) std::this_thread::yield();
+  gate.open();
+  point.join();
+  fsync.join();
+  // From now on the journal takes them again.
+  const std::uint64_t cps = cp_count(test);
+  const InodeNumber later = test.make(kRootDirectory, "later");
+  REQUIRE(test.write(later, 0, "three").ok());
+  REQUIRE(test.volume->fsync(later, false).ok());
+  CHECK(cp_count(test) == cps);
+  test.crash_and_reopen();
+  CHECK(test.read(find(test, kRootDirectory, "f"), 0, 10) == "two");
+  CHECK(test.read(find(test, kRootDirectory, "later"), 0, 10) == "three");
   CHECK(test.problems() == "");
 }
 
