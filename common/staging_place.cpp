@@ -1,12 +1,41 @@
 #include "common/staging_place.h"
 
-#include <array>
 #include <cstring>
 #include <fstream>
 
-#include "common/format.h"
+#include "common/checksum.h"
 
 namespace tarnfs {
+namespace {
+
+std::uint64_t seal_of(const PublishMark& mark) {
+  return checksum_of(std::as_bytes(std::span(&mark, 1)).first(offsetof(PublishMark, checksum)));
+}
+
+}  // namespace
+
+PublishMark mark_of(const RootBlock& root, Cp base, std::uint64_t base_checksum) {
+  PublishMark mark;
+  mark.volume = root.volume;
+  mark.cp = root.cp;
+  mark.root_checksum = root.checksum;
+  mark.base_cp = base.value;
+  mark.base_checksum = base_checksum;
+  mark.checksum = seal_of(mark);
+  return mark;
+}
+
+Address place_of_mark(const RootBlock& root, Cp base) {
+  const Address next = root_slot_of(Cp{root.cp + 1}, root.size_blocks);
+  if (next != root_slot_of(base, root.size_blocks)) return next;
+  return root_slot_of(Cp{root.cp + 2}, root.size_blocks);
+}
+
+bool is_publish_mark(std::span<const std::byte, kBlockSize> block, const std::array<std::uint8_t, 16>& volume) {
+  PublishMark mark;
+  std::memcpy(static_cast<void*>(&mark), block.data(), kBlockSize);
+  return mark.magic == kPublishMarkMagic && mark.volume == volume && mark.checksum == seal_of(mark);
+}
 
 std::string staging_path_of(const std::string& image) {
   return image + ".staging";

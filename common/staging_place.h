@@ -7,16 +7,43 @@
 // Errors: kRefused for an image that is not finished.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "common/block_device.h"
+#include "common/format.h"
 #include "common/result.h"
 
 namespace tarnfs {
 
 inline constexpr std::uint64_t kStagingMagic = 0x47415453'4e524154ULL;  // "TARNSTAG" in bytes; begins a decided file
 inline constexpr std::size_t kStagingVolumeOffset = 16;                 // the volume's id, behind the magic
+
+inline constexpr std::uint64_t kPublishMarkMagic = 0x4b52414d'4e524154ULL;  // "TARNMARK" in bytes
+
+// A block in the mirror's image, in a slot of the ring of roots that neither of the two roots has: everything of `root`
+// but the root block and what the staging file has is in the image, which shows the root `base`. FORMAT.md.
+struct PublishMark {
+  std::uint64_t magic = kPublishMarkMagic;
+  std::uint64_t reserved = 0;
+  std::array<std::uint8_t, 16> volume{};
+  std::uint64_t cp = 0;
+  std::uint64_t root_checksum = 0;
+  std::uint64_t base_cp = 0;
+  std::uint64_t base_checksum = 0;
+  std::array<std::uint8_t, kBlockSize - 64 - 8> reserved2{};
+  std::uint64_t checksum = 0;  // of the bytes before it
+};
+static_assert(sizeof(PublishMark) == kBlockSize && offsetof(PublishMark, checksum) == kBlockSize - 8);
+
+// Sealed.
+PublishMark mark_of(const RootBlock& root, Cp base, std::uint64_t base_checksum);
+Address place_of_mark(const RootBlock& root, Cp base);
+// Whether the block is a whole mark of this volume.
+bool is_publish_mark(std::span<const std::byte, kBlockSize> block, const std::array<std::uint8_t, 16>& volume);
 
 std::string staging_path_of(const std::string& image);
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 
+#include "common/staging_place.h"
 #include "fs/check/check_state.h"
 
 namespace tarnfs::check {
@@ -39,7 +40,8 @@ Result<Superblock> check_superblocks(BlockDevice& device, ProblemLog& log) {
 Result<std::optional<RootBlock>> read_slot(BlockDevice& device, const Superblock& superblock, Address slot) {
   PageRef page = PageRef::uninitialised();
   TARNFS_TRY(device.read(slot, page.mutable_bytes()));
-  if (is_all_zero(page.bytes())) return std::optional<RootBlock>();
+  // A mirror's mark is no root, and of no use when its staging file is gone.
+  if (is_all_zero(page.bytes()) || is_publish_mark(page.bytes(), superblock.volume)) return std::optional<RootBlock>();
   TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
   if (root.volume != superblock.volume) return std::optional<RootBlock>();
   if (root_slot_of(Cp{root.cp}, root.size_blocks) == slot) return std::optional(root);

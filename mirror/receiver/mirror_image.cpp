@@ -1,8 +1,11 @@
 #include "mirror/receiver/mirror_image.h"
 
+#include <cstring>
+
 #include "common/checksum.h"
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/staging_place.h"
 #include "mirror/wire/history.h"
 #include "mirror/wire/payload.h"
 
@@ -79,7 +82,9 @@ Status MirrorImage::load_image() {
 Status MirrorImage::finish_publish() {
   const RootBlock root = staging_.root();
   const auto newest = read_newest_root(*image_, *superblock_);
+  if (!newest.ok() && newest.error().code() != ErrorCode::kCorrupt) return newest.error();
   if (!newest.ok() || newest->cp < root.cp) {
+    TARNFS_TRY(check_image_is_marked());
     TARNFS_TRY(staging_.device()->flush());  // the same goes for the commit record
     // All of it is verified before the first block is changed.
     TARNFS_TRY(staging_.copy_to(nullptr));
@@ -91,6 +96,26 @@ Status MirrorImage::finish_publish() {
     log_info(storage_.name() + ": finished the publish of cp " + std::to_string(root.cp) + " after a restart");
   }
   return staging_.drop();
+}
+
+// A file of one name beside a file of another is no proof that the two belong together.
+Status MirrorImage::check_image_is_marked() const {
+  const std::string staging = staging_.device()->name();
+  const auto& mark = staging_.mark();
+  if (!mark) {
+    return Error(ErrorCode::kIncompatible,
+                 staging +
+                     " was written by an earlier release of tarnfs, and does not say for which image; start that " +
+                     "release once, which finishes it, or remove both to copy the volume anew");
+  }
+  const Address place = place_of_mark(staging_.root(), Cp{mark->base_cp});
+  PageRef page = PageRef::zeroed();
+  if (place.value < image_->size_blocks()) TARNFS_TRY(image_->read(place, page.mutable_bytes()));
+  if (std::memcmp(page.data(), page_of(*mark).data(), kBlockSize) == 0) return {};
+  return Error(ErrorCode::kRefused,
+               staging + " was not written for this image, which is an older copy or another mirror's; put the image " +
+                   "back that it belongs to, or remove both to copy the volume anew. If the image is a whole copy of " +
+                   "an earlier state, it is enough to remove the staging file");
 }
 
 Status MirrorImage::attach(MirrorTarget& target) {
@@ -340,7 +365,10 @@ Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
 
 Result<wire::Published> MirrorImage::take(const wire::Root& message) {
   TARNFS_ASSIGN(const RootBlock root, check(message));
-  const Status published = staging_.empty() ? publish(root) : publish_staged(root);
+  // A write to the published root's own slot may leave neither of the two: then the staging file decides, too.
+  const bool over_published =
+      root_ && root_slot_of(Cp{root_->cp}, root_->size_blocks) == root_slot_of(Cp{root.cp}, root.size_blocks);
+  const Status published = staging_.empty() && !over_published ? publish(root) : publish_staged(root);
   if (!published.ok()) {
     stop(published.error());
     return *stopped_;
@@ -361,9 +389,12 @@ Status MirrorImage::publish(const RootBlock& root) {
 }
 
 Status MirrorImage::publish_staged(const RootBlock& root) {
+  const StateName base = state_of(*root_);
+  const PageRef mark = page_of(mark_of(root, base.cp, base.root_checksum));
+  TARNFS_TRY(image_->write(place_of_mark(root, base.cp), std::span(&mark, 1)));
   TARNFS_TRY(image_->flush());
   TARNFS_FAILPOINT("mirror: before the commit record");
-  TARNFS_TRY(staging_.commit(root));
+  TARNFS_TRY(staging_.commit(root, base));
   TARNFS_FAILPOINT("mirror: after the commit record");
   device_.show(staging_.blocks(), staging_.device());
   TARNFS_TRY(target_->adopt(root));

@@ -9,9 +9,9 @@
 //   3. A root is published only on top of exactly the blocks that the primary counted.
 //   4. After a failed write or flush of the image nothing more is written until the process starts again.
 //
-// The steps of a publish with staged blocks: flush the image; staging file durable; commit record (decided); staged
-// blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and dropped.
-// Without staged blocks: flush, root slot (decided), flush; adopt.
+// The steps of a publish with staged blocks: mark in the image; flush; staging file durable; commit record (decided);
+// staged blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and
+// dropped. Without staged blocks: flush, root slot (decided), flush; adopt; unless the slot is the published root's.
 //
 // A volume that grows: the Hello tells the size, and the image gets its new end then (prepare_grown_end), where nothing
 // is in use. The first root of that size makes the image larger: the superblock at the front follows it, or, when
@@ -69,6 +69,7 @@ class MirrorImage {
 
   Status load_image();
   Status finish_publish();
+  Status check_image_is_marked() const;
   Status create(const Superblock& superblock);
   Status prepare_growth(const Superblock& superblock);
   Status grow(const RootBlock& root);

@@ -11,7 +11,8 @@
 namespace tarnfs {
 namespace {
 
-constexpr std::uint32_t kStagingVersion = 1;
+constexpr std::uint32_t kStagingVersion = 2;
+constexpr std::uint32_t kStagingVersionWithoutBase = 1;
 constexpr std::uint64_t kFirstStaged = 2;
 constexpr std::size_t kBlocksPerCopy = 256;
 constexpr std::size_t kEntriesPerBlock = kBlockSize / 16;
@@ -24,7 +25,9 @@ struct CommitRecord {
   std::uint64_t root_checksum = 0;   // of all 4096 bytes of the root block
   std::uint64_t count = 0;           // staged blocks
   std::uint64_t index_checksum = 0;  // chained over the index blocks
-  std::array<std::uint8_t, kBlockSize - 56 - 8> reserved2{};
+  std::uint64_t base_cp = 0;         // of the root that the image shows
+  std::uint64_t base_checksum = 0;   // in its checksum field
+  std::array<std::uint8_t, kBlockSize - 72 - 8> reserved2{};
   std::uint64_t checksum = 0;  // of the bytes before it
 };
 static_assert(offsetof(CommitRecord, volume) == kStagingVolumeOffset);
@@ -98,7 +101,7 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
   CommitRecord record;
   std::memcpy(static_cast<void*>(&record), first.data(), kBlockSize);
   if (record.magic != kStagingMagic || record.checksum != seal_of(record)) return false;
-  if (record.version != kStagingVersion) {
+  if (record.version != kStagingVersion && record.version != kStagingVersionWithoutBase) {
     return Error(ErrorCode::kIncompatible,
                  device_->name() + " was written by a newer release of tarnfs; start that one");
   }
@@ -127,16 +130,22 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
     blocks_[index_[i].address] = Address{kFirstStaged + i};
   }
   root_ = *root;
+  mark_.reset();
+  if (record.version != kStagingVersionWithoutBase) {
+    mark_ = mark_of(root_, Cp{record.base_cp}, record.base_checksum);
+  }
   return true;
 }
 
+Status StagingFile::create(std::uint64_t size_blocks) {
+  TARNFS_ASSIGN(device_, storage_.create_staging(staging_size_of(size_blocks)));
+  // An old commit record must not meet new blocks.
+  TARNFS_TRY(write_one(*device_, 0, PageRef::zeroed()));
+  return device_->flush();
+}
+
 Status StagingFile::add(std::uint64_t size_blocks, std::span<const BlockWrite> blocks) {
-  if (!device_) {
-    TARNFS_ASSIGN(device_, storage_.create_staging(staging_size_of(size_blocks)));
-    // An old commit record must not meet new blocks.
-    TARNFS_TRY(write_one(*device_, 0, PageRef::zeroed()));
-    TARNFS_TRY(device_->flush());
-  }
+  if (!device_) TARNFS_TRY(create(size_blocks));
   const std::uint64_t place = kFirstStaged + index_.size();
   const std::uint64_t count = index_.size() + blocks.size();
   if (kFirstStaged + count + index_blocks_of(count) > device_->size_blocks()) {
@@ -152,10 +161,12 @@ Status StagingFile::add(std::uint64_t size_blocks, std::span<const BlockWrite> b
   return {};
 }
 
-Status StagingFile::commit(const RootBlock& root) {
-  TARNFS_ASSERT(device_ != nullptr && !index_.empty());
+Status StagingFile::commit(const RootBlock& root, const StateName& base) {
+  if (!device_) TARNFS_TRY(create(root.size_blocks));
   CommitRecord record;
   record.volume = root.volume;
+  record.base_cp = base.cp.value;
+  record.base_checksum = base.root_checksum;
   record.count = index_.size();
   const PageRef root_page = page_of(root);
   record.root_checksum = checksum_of(root_page.bytes());
@@ -173,6 +184,7 @@ Status StagingFile::commit(const RootBlock& root) {
   TARNFS_TRY(write_one(*device_, 0, page_of(record)));
   TARNFS_TRY(device_->flush());
   root_ = root;
+  mark_ = mark_of(root, base.cp, base.root_checksum);
   return {};
 }
 

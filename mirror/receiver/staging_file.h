@@ -3,6 +3,10 @@
 // Purpose: such a block must not be written in place before the next root is decided. It waits here, and one write,
 // the commit record, decides the new state: from then on the copy to its place can be redone at every start.
 //
+// The other blocks of the new state are in the image, so the two belong together. A mark in the image says so
+// (PublishMark), written and flushed before the commit record, which says the same: a copy of the image that was made
+// before has no such mark.
+//
 // Layout, in blocks of 4096 bytes: 0 the commit record; 1 the root block; 2.. the staged blocks in the order in which
 // they came; then the index, 16 bytes (address, checksum) a block in the same order.
 //
@@ -10,10 +14,10 @@
 //   1. Block 0 holds a valid commit record only when everything else is durable and belongs to it. It is durably
 //      invalid before any other block of the file is changed.
 //   2. An address that is staged twice has its newer content.
-//   3. A file whose commit record is torn or of another version or volume counts as uncommitted.
+//   3. A file whose commit record is torn or of another volume counts as uncommitted.
 //
 // Thread safety: none; one thread. A committed file may be read by any thread through its device.
-// Errors: those of the device; kCorrupt when committed blocks are damaged.
+// Errors: those of the device; kCorrupt when committed blocks are damaged; kIncompatible for another version.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +29,7 @@
 
 #include "common/format.h"
 #include "common/replication.h"
+#include "common/staging_place.h"
 #include "mirror/receiver/mirror_storage.h"
 
 namespace tarnfs {
@@ -43,8 +48,10 @@ class StagingFile {
   Result<bool> recover(const Superblock& superblock);
   // Adds blocks of a volume of `size_blocks`; makes the file when they are the first ones.
   Status add(std::uint64_t size_blocks, std::span<const BlockWrite> blocks);
-  // Makes everything durable, then the commit record. After an error the state is undecided until the next recover().
-  Status commit(const RootBlock& root);
+  // Makes everything durable, then the commit record: `root` follows on `base`, which the image shows, and the mark of
+  // that is durable in the image. Nothing need be staged. After an error the state is undecided until the next
+  // recover().
+  Status commit(const RootBlock& root, const StateName& base);
   // Reads every staged block, verifies it, and writes it to its address of `image`. Does not flush. With `image` null
   // it only verifies.
   Status copy_to(BlockDevice* image);
@@ -57,6 +64,8 @@ class StagingFile {
   std::uint64_t staged_bytes() const { return index_.size() * kBlockSize; }
   // Of a committed file.
   const RootBlock& root() const { return root_; }
+  // What the image that it belongs to has. None: an earlier release wrote it, which did not say.
+  const std::optional<PublishMark>& mark() const { return mark_; }
   const StagedBlocks& blocks() const { return blocks_; }
   std::shared_ptr<BlockDevice> device() const { return device_; }
 
@@ -68,6 +77,7 @@ class StagingFile {
   static_assert(sizeof(IndexEntry) == 16);
 
   Result<bool> load(const Superblock& superblock);
+  Status create(std::uint64_t size_blocks);
   void clear();
 
   MirrorStorage& storage_;
@@ -75,6 +85,7 @@ class StagingFile {
   std::vector<IndexEntry> index_;
   StagedBlocks blocks_;
   RootBlock root_;
+  std::optional<PublishMark> mark_;
 };
 
 }  // namespace tarnfs

@@ -43,9 +43,9 @@ void publish_first_state(OpenedMirror& mirror, FakePrimary& primary) {
 }
 
 // The same; then a publish that changes some of their addresses, or none.
-// With `larger_blocks` the volume grows to that with it.
-void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t larger_blocks = 0,
-          bool even_cp = false) {
+// With `larger_blocks` the volume grows to that with it. It is `cps` later.
+void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t larger_blocks = 0, bool even_cp = false,
+          std::uint64_t cps = 1) {
   OpenedMirror mirror(scenario.disk, primary);
   publish_first_state(mirror, primary);
   scenario.begin = scenario.disk.log().size();
@@ -61,15 +61,16 @@ void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t l
   if (larger_blocks != 0 && staged) {
     for (std::uint64_t i = end_of_data_blocks(kVolumeBlocks); i < kVolumeBlocks; ++i) primary.put(i, 400 + i);
   }
-  primary.commit();
+  for (std::uint64_t cp = 0; cp < cps; ++cp) primary.commit();
   REQUIRE(mirror.driver.begin().ok());
   REQUIRE(mirror.driver.catch_up().ok());
 }
 
-// Power is lost behind each write of the publish, eight times; `change` may do more to what is left then. The mirror
+// Power is lost behind each write of the publish, `rounds` times; `change` may do more to what is left then. The mirror
 // has the old state, or the newest one, which stays once it was durable.
 template <class Change>
-void lose_power_in_publish(const Scenario& scenario, FakePrimary& primary, std::mt19937_64& random, Change change) {
+void lose_power_in_publish(const Scenario& scenario, FakePrimary& primary, std::mt19937_64& random, Change change,
+                           int rounds = 8) {
   const std::uint64_t newest = primary.newest_root().cp;
   const auto log = scenario.disk.log();
   REQUIRE(log.size() > scenario.begin + 4);
@@ -77,7 +78,7 @@ void lose_power_in_publish(const Scenario& scenario, FakePrimary& primary, std::
   for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
     CAPTURE(count);
     bool all_new = true;
-    for (int round = 0; round < 8; ++round) {
+    for (int round = 0; round < rounds; ++round) {
       auto files = RecordingDisk::after_power_loss({}, log, count, random);
       change(files, round);
       RecordingDisk disk(files);
@@ -103,6 +104,23 @@ TEST_CASE("a loss of power at any write of a publish leaves the old or the new s
     Scenario scenario;
     play(scenario, primary, staged);
     lose_power_in_publish(scenario, primary, random, [](RecordingDisk::Files&, int) {});
+  }
+}
+
+// The new root was written over the published one, and a torn write left neither, but one from before, of which the
+// image no longer has the blocks.
+TEST_CASE("a loss of power while a root goes to the published one's slot leaves the old or the new state") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 4);
+  for (const bool staged : {false, true}) {
+    CAPTURE(staged);
+    FakePrimary primary;
+    Scenario scenario;
+    play(scenario, primary, staged, 0, false, kRootSlots);
+    const Address slot = root_slot_of(Cp{2}, kVolumeBlocks);
+    REQUIRE(root_slot_of(Cp{primary.newest_root().cp}, kVolumeBlocks) == slot);
+    lose_power_in_publish(
+        scenario, primary, random, [](RecordingDisk::Files&, int) {}, 40);
   }
 }
 

@@ -47,6 +47,18 @@ struct Mirror {
   std::unique_ptr<ImageDriver> driver;
 };
 
+// What a loss of power leaves right after the last commit record became durable.
+RecordingDisk::Files files_when_decided(const std::vector<RecordingDisk::Operation>& log) {
+  std::size_t decided = 0;
+  for (std::size_t i = 0; i < log.size(); ++i) {
+    const bool is_first_block = log[i].kind == RecordingDisk::Kind::kWrite && log[i].first.value == 0;
+    if (log[i].file == File::kStaging && is_first_block && !is_all_zero(log[i].pages[0].bytes())) decided = i + 2;
+  }
+  REQUIRE(decided != 0);
+  std::mt19937_64 random(1);
+  return RecordingDisk::after_power_loss({}, log, decided, random);
+}
+
 void fill(FakePrimary& primary, std::uint64_t count, std::uint64_t seed) {
   for (std::uint64_t i = 0; i < count; ++i) primary.put(kFirstDataBlock + i, seed + i);
   primary.commit();
@@ -158,15 +170,7 @@ TEST_CASE("a staging file that is left of an image that is gone decides nothing 
   REQUIRE(mirror.driver->begin().ok());
   REQUIRE(mirror.driver->catch_up().ok());
   // The power goes when the commit record is durable; then somebody removes the image and nothing else.
-  const auto log = mirror.disk.log();
-  std::size_t decided = 0;
-  for (std::size_t i = 0; i < log.size(); ++i) {
-    const bool is_first_block = log[i].kind == RecordingDisk::Kind::kWrite && log[i].first.value == 0;
-    if (log[i].file == File::kStaging && is_first_block && !is_all_zero(log[i].pages[0].bytes())) decided = i + 2;
-  }
-  REQUIRE(decided != 0);
-  std::mt19937_64 random(1);
-  auto files = RecordingDisk::after_power_loss({}, log, decided, random);
+  auto files = files_when_decided(mirror.disk.log());
   REQUIRE(files.contains(File::kStaging));
   files.erase(File::kImage);
   RecordingDisk disk(files);
@@ -181,6 +185,78 @@ TEST_CASE("a staging file that is left of an image that is gone decides nothing 
   REQUIRE(again.ok());
   CHECK_FALSE((*again)->root());
   CHECK_FALSE(disk.exists(File::kStaging));
+}
+
+// Only the volume was compared: the staged blocks were copied into an image that lacked the others of their state.
+TEST_CASE("a staging file is not finished in an image that it does not belong to") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  const auto first_copy = mirror.disk.files();  // of cp 2
+  primary.put(600, 900);
+  primary.commit();
+  mirror.copy();
+  const auto second_copy = mirror.disk.files();  // of cp 3, on which cp 4 is put; but without what is not staged of it
+  fill(primary, 10, 200);
+  primary.put(700, 901);
+  primary.commit();
+  const std::size_t before = mirror.disk.log().size();
+  mirror.copy();
+  REQUIRE(mirror.disk.log().size() > before);
+  const auto decided = files_when_decided(mirror.disk.log());
+  {
+    RecordingDisk disk(decided);
+    const OpenedMirror whole(disk, primary);
+    CHECK(whole.cp() == primary.newest_root().cp);
+    CHECK_FALSE(disk.exists(File::kStaging));
+  }
+  for (const auto& copy : {first_copy, second_copy}) {
+    auto files = decided;
+    files[File::kImage] = copy.at(File::kImage);
+    RecordingDisk disk(files);
+    MemoryMirrorStorage storage(disk);
+    const auto opened = MirrorImage::open(storage);
+    REQUIRE_FALSE(opened.ok());
+    CHECK(opened.error().code() == ErrorCode::kRefused);
+    CHECK(opened.error().message().find("was not written for this image") != std::string::npos);
+    // Nothing was changed, and the one that it belongs to is still finished.
+    for (const auto& operation : disk.log()) CHECK(operation.kind == RecordingDisk::Kind::kFlush);
+    CHECK(disk.exists(File::kStaging));
+  }
+}
+
+TEST_CASE("a staging file of another version decides nothing in an image that has its state, and is refused before") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  fill(primary, 10, 200);
+  mirror.copy();
+  const auto published = mirror.disk.files();
+  const auto decided = files_when_decided(mirror.disk.log());
+  for (const std::uint32_t version : {1U, 3U}) {
+    CAPTURE(version);
+    auto files = decided;
+    PageRef record = PageRef::copy_of(files.at(File::kStaging).blocks.at(0).bytes());
+    std::memcpy(record.mutable_bytes().data() + 8, &version, sizeof version);
+    const std::uint64_t seal = checksum_of(record.bytes().first(kBlockSize - 8));
+    std::memcpy(record.mutable_bytes().data() + kBlockSize - 8, &seal, sizeof seal);
+    files[File::kStaging].blocks[0] = record;
+    RecordingDisk disk(files);
+    MemoryMirrorStorage storage(disk);
+    const auto opened = MirrorImage::open(storage);
+    REQUIRE_FALSE(opened.ok());
+    CHECK(opened.error().code() == ErrorCode::kIncompatible);
+    CHECK(disk.exists(File::kStaging));
+    if (version != 1) continue;
+    // It says of which root it is: where that is published there is nothing to finish.
+    files[File::kImage] = published.at(File::kImage);
+    RecordingDisk done(files);
+    const OpenedMirror whole(done, primary);
+    CHECK(whole.cp() == primary.newest_root().cp);
+    CHECK_FALSE(done.exists(File::kStaging));
+  }
 }
 
 TEST_CASE("a block that is staged twice has its newer content") {
