@@ -234,6 +234,7 @@ class Engine final : public Volume {
   Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   static std::uint64_t block_count_of(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
+  static bool may_be_named(const InodeRecord& record);
   void count_protected(std::uint32_t flags_before, std::uint32_t flags_after);
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;

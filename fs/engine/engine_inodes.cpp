@@ -271,11 +271,20 @@ Result<Attributes> Engine::attributes(InodeNumber number) {
   });
 }
 
+// Who asks by a number alone (a file handle, which an NFS client may have made up) must not get at what the file system
+// keeps for itself.
+bool Engine::may_be_named(const InodeRecord& record) {
+  const bool is_reserved = record.number < kFirstFreeInode.value && record.number != kRootDirectory.value;
+  return !is_reserved && (record.flags & kInodeFlagAttributes) == 0;
+}
+
 Result<Attributes> Engine::attributes_with_lookup(InodeNumber number) {
   return run(Intent::kRead, 0, [&](Operation& op) -> Result<Attributes> {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
     ReadLock lock(inode->mutex);
-    if (inode->deleted || inode->record.link_count == 0) return Error(ErrorCode::kStale);
+    if (inode->deleted || inode->record.link_count == 0 || !may_be_named(inode->record)) {
+      return Error(ErrorCode::kStale);
+    }
     lookups_.add(number);
     return attributes_of(*inode);
   });

@@ -541,3 +541,28 @@ TEST_CASE("times that the kernel keeps are what it sent, whatever is written") {
   send(5 * kBlockSize, {}, Timestamp{1001, 3});
   CHECK(has({1000, 1}, {1001, 3}));
 }
+
+// A file handle is a number, and an NFS client can make one up. The one of the orphan file could be opened and written
+// to, which left a list of inodes that do not exist; so could the ones of the share map and of attribute inodes.
+TEST_CASE("what the file system keeps for itself cannot be reached by its number") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  const InodeNumber copy = test.make(kRootDirectory, "copy");
+  test.make(kRootDirectory, "held");
+  REQUIRE(test.volume->unlink(kRootDirectory, "held").ok());  // now there is an orphan file
+  REQUIRE(test.write(file, 0, std::string(4 * kBlockSize, 'x')).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  REQUIRE(test.volume->copy_range(file, 0, copy, 0, 4 * kBlockSize).ok());  // a share map
+  const std::string value(100, 'v');
+  const auto bytes = std::as_bytes(std::span(value));
+  REQUIRE(test.volume->set_xattr(file, "user.x", bytes, XattrMode::kCreate).ok());  // and an attribute inode
+  REQUIRE(test.volume->consistency_point().ok());
+  const std::uint64_t next_inode = test.volume->newest_root().next_inode;
+  std::set<std::uint64_t> found;
+  for (std::uint64_t number = 0; number <= next_inode; ++number) {
+    const auto attributes = test.volume->attributes_with_lookup(InodeNumber{number});
+    if (attributes.ok()) found.insert(number);
+    if (!attributes.ok()) CHECK(attributes.error().code() == ErrorCode::kStale);
+  }
+  CHECK(found == std::set{kRootDirectory.value, file.value, copy.value});
+}
