@@ -349,6 +349,7 @@ class Engine final : public Volume {
   Status load_share_map();
 
   // Extended attributes (engine_xattrs.cpp).
+  Result<InodePtr> get_attribute_inode(Operation& op, const Inode& owner) TARNFS_REQUIRES_SHARED(owner.mutex);
   Result<XattrSet> xattrs_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   void replace_content(Operation& op, Inode& inode, std::span<const std::byte> content) TARNFS_REQUIRES(inode.mutex);
   static Status set_acl(XattrSet& set, InodeRecord& record, std::string_view name, std::span<const std::byte> value,

@@ -12,6 +12,13 @@ namespace {
 // About what a changed inode takes in memory until it is published: itself, its frozen changes, its record of names.
 constexpr std::int64_t kDirtyInodeBytes = 2048;
 
+// What the engine counts on; fsck.tarnfs says what else is wrong.
+bool is_possible(const InodeRecord& record) {
+  const bool has_tree = record.layout == 0;
+  const bool has_target = record.layout == kInodeInlineTarget && S_ISLNK(record.mode);
+  return (has_tree || has_target) && record.height <= kTreeHeightMax && record.size_bytes <= kFileSizeMaxBytes;
+}
+
 }  // namespace
 
 Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
@@ -32,7 +39,7 @@ Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
   InodeRecord record;
   std::memcpy(static_cast<void*>(&record), page.data() + number.value % kInodesPerBlock * sizeof record, sizeof record);
   if (record.mode == 0) return Error(ErrorCode::kStale);
-  if (record.number != number.value || record.height > kTreeHeightMax || record.layout > kInodeInlineTarget) {
+  if (number == InodeNumber{} || record.number != number.value || !is_possible(record)) {
     return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) + " is damaged");
   }
   return inodes_.insert(std::make_shared<Inode>(record));

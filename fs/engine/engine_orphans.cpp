@@ -41,7 +41,6 @@ void Engine::delete_content(Operation& op, Inode& inode) {
 Status Engine::reclaim(InodeNumber number, Intent intent) {
   return run(intent, 2 * blocks_for_inode(), [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-    InodePtr attributes;
     WriteLock lock(inode->mutex);
     if (inode->deleted || inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
     if (inode->record.block_count > kBlocksDeletedAtOnceMax) {
@@ -53,9 +52,7 @@ Status Engine::reclaim(InodeNumber number, Intent intent) {
       shrinking_.push_back(number);
       return {};
     }
-    if (inode->record.xattr_inode != 0) {
-      TARNFS_ASSIGN(attributes, get_inode(op, InodeNumber{inode->record.xattr_inode}));
-    }
+    TARNFS_ASSIGN(const InodePtr attributes, get_attribute_inode(op, *inode));
     delete_content(op, *inode);
     if (attributes != nullptr) {
       WriteLock attributes_lock(attributes->mutex);

@@ -14,16 +14,27 @@ std::uint64_t Engine::blocks_for_xattrs() const {
   return blocks_for_pages(0, kXattrSetMaxBytes / kBlockSize + 2) + 2 * blocks_for_inode();
 }
 
+// Null when the inode has none. Who has the lock of a file must not be led to that file, or to one that has names.
+Result<InodePtr> Engine::get_attribute_inode(Operation& op, const Inode& owner) {
+  const InodeNumber number{owner.record.xattr_inode};
+  if (number == InodeNumber{}) return InodePtr();
+  const Error damaged(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) +
+                                               " should hold attributes of inode " +
+                                               std::to_string(owner.number.value) + " and does not; run fsck.tarnfs");
+  if (number == owner.number) return damaged;
+  TARNFS_ASSIGN(InodePtr attributes, get_inode(op, number));
+  ReadLock lock(attributes->mutex);
+  const InodeRecord& record = attributes->record;
+  if ((record.flags & kInodeFlagAttributes) == 0 || record.parent != owner.number.value) return damaged;
+  return attributes;
+}
+
 Result<XattrSet> Engine::xattrs_of(Operation& op, const Inode& inode) {
-  if (inode.record.xattr_inode == 0) return XattrSet();
-  TARNFS_ASSIGN(const InodePtr attributes, get_inode(op, InodeNumber{inode.record.xattr_inode}));
+  TARNFS_ASSIGN(const InodePtr attributes, get_attribute_inode(op, inode));
+  if (attributes == nullptr) return XattrSet();
   std::string content;
   {
     ReadLock lock(attributes->mutex);
-    if ((attributes->record.flags & kInodeFlagAttributes) == 0) {
-      return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(attributes->number.value) +
-                                            " should hold attributes and does not; run fsck.tarnfs");
-    }
     TARNFS_ASSIGN(content, content_of(op, *attributes));
   }
   return XattrSet::parse(std::as_bytes(std::span(content)));
@@ -42,12 +53,8 @@ void Engine::replace_content(Operation& op, Inode& inode, std::span<const std::b
 
 // `new_attribute_inode`: what a new attribute inode is called; 0: the next number.
 Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set, InodeNumber new_attribute_inode) {
-  InodePtr attributes;
-  if (inode.record.xattr_inode != 0) {
-    TARNFS_ASSIGN(attributes, get_inode(op, InodeNumber{inode.record.xattr_inode}));
-  } else if (set.empty()) {
-    return {};
-  }
+  TARNFS_ASSIGN(InodePtr attributes, get_attribute_inode(op, inode));
+  if (attributes == nullptr && set.empty()) return {};
   begin_change(op, inode);
   inode.unlogged.xattrs = true;
   if (attributes == nullptr) {
