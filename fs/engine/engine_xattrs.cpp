@@ -18,14 +18,16 @@ std::uint64_t Engine::blocks_for_xattrs() const {
 Result<InodePtr> Engine::get_attribute_inode(Operation& op, const Inode& owner) {
   const InodeNumber number{owner.record.xattr_inode};
   if (number == InodeNumber{}) return InodePtr();
-  const Error damaged(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) +
-                                               " should hold attributes of inode " +
-                                               std::to_string(owner.number.value) + " and does not; run fsck.tarnfs");
-  if (number == owner.number) return damaged;
+  const auto damaged = [&] {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) +
+                                          " should hold attributes of inode " + std::to_string(owner.number.value) +
+                                          " and does not; run fsck.tarnfs");
+  };
+  if (number == owner.number) return damaged();
   TARNFS_ASSIGN(InodePtr attributes, get_inode(op, number));
   ReadLock lock(attributes->mutex);
   const InodeRecord& record = attributes->record;
-  if ((record.flags & kInodeFlagAttributes) == 0 || record.parent != owner.number.value) return damaged;
+  if ((record.flags & kInodeFlagAttributes) == 0 || record.parent != owner.number.value) return damaged();
   return attributes;
 }
 
