@@ -10,6 +10,7 @@ from statistics import median
 # Units of which less is better. All others are rates, or of one rate to another ("ratio").
 LESS_IS_BETTER = ("s", "x", "us", "ms", "MiB", "%")
 SUBJECT = "tarnfs"
+MIRRORED = "tarnfs-mirror"
 # What FUSE itself costs. It says something of the subject only when both have the same transport.
 CEILING = "nullfs"
 
@@ -52,6 +53,17 @@ GOALS = (
     *(("tree", phase, "passthrough_hp", 4.0) for phase in UNTAR_PHASES),
     *(("tree", phase, "passthrough_hp", 2.0) for phase in ("find_stat_cold", "grep_cold", "cp_a", "rm_r")),
 )
+# What an attached mirror may cost: (suite, phase, at least this ratio of the mirrored volume to the one alone).
+MIRROR_GOALS = (
+    *(
+        ("metadata", phase, 0.8)
+        for phase in ("create_empty", "create_write_4k", "unlink", "rename", "chmod", "stat_first", "open_read_close")
+    ),
+    *(("tree", phase, 0.8) for phase in UNTAR_PHASES),
+    ("stream", "write_fsync", 0.5),
+)
+# (suite, phase, at most so much), of the mirrored volume
+MIRROR_LIMITS = (("publish", "published_to_durable", 1.3),)
 # The same for figures of tarnfs alone: (suite, phase, at most so much).
 LIMITS = (
     ("fsync", "write_amplification", 1.05),
@@ -131,12 +143,19 @@ def judge(summary):
         if ratio:
             figure = ratio["median"]
             judged.append((suite, phase, f"tarnfs / {peer}", f"at least {goal:g}", figure, figure >= goal))
-    bounds = [(*rest, limit, "at most", lambda value, limit: value <= limit) for *rest, limit in LIMITS]
-    bounds += [(*rest, least, "at least", lambda value, least: value >= least) for *rest, least in LEASTS]
-    for suite, phase, bound, words, holds in bounds:
-        value = summary.get(suite, {}).get(phase, {}).get("medians", {}).get(SUBJECT)
+    for suite, phase, goal in MIRROR_GOALS:
+        ratio = summary.get(suite, {}).get(phase, {}).get("ratios", {}).get(MIRRORED)
+        if ratio:
+            figure = 1 / ratio["median"]
+            judged.append((suite, phase, f"{MIRRORED} / {SUBJECT}", f"at least {goal:g}", figure, figure >= goal))
+    bounds = [(SUBJECT, *rest, "at most") for rest in LIMITS]
+    bounds += [(SUBJECT, *rest, "at least") for rest in LEASTS]
+    bounds += [(MIRRORED, *rest, "at most") for rest in MIRROR_LIMITS]
+    for peer, suite, phase, bound, words in bounds:
+        value = summary.get(suite, {}).get(phase, {}).get("medians", {}).get(peer)
         if value is not None:
-            judged.append((suite, phase, SUBJECT, f"{words} {bound:g}", value, holds(value, bound)))
+            met = value <= bound if words == "at most" else value >= bound
+            judged.append((suite, phase, peer, f"{words} {bound:g}", value, met))
     return judged
 
 

@@ -237,8 +237,28 @@ class Summaries(unittest.TestCase):
             },
         )
 
+    def test_goals_of_a_mirror(self):
+        def rounds(unit, *values):
+            return {number: {"value": value, "unit": unit} for number, value in enumerate(values)}
+
+        results = {
+            "metadata": {"rename": {"tarnfs": rounds("/s", 100, 100), "tarnfs-mirror": rounds("/s", 90, 80)}},
+            "tree": {"untar": {"tarnfs": rounds("s", 2), "tarnfs-mirror": rounds("s", 4)}},
+            "publish": {"published_to_durable": {"tarnfs-mirror": rounds("x", 1.2, 1.5, 1.1)}},
+        }
+        judged = figures.judge(figures.summarize(results, ["tarnfs", "tarnfs-mirror"]))
+        met = {(phase, against): (round(figure, 2), met) for _, phase, against, _, figure, met in judged}
+        self.assertEqual(
+            met,
+            {
+                ("rename", "tarnfs-mirror / tarnfs"): (0.85, True),
+                ("untar", "tarnfs-mirror / tarnfs"): (0.5, False),
+                ("published_to_durable", "tarnfs-mirror"): (1.2, True),
+            },
+        )
+
     def test_every_goal_is_in_a_suite_that_there_is(self):
-        for suite, *_ in (*figures.GOALS, *figures.LIMITS, *figures.LEASTS):
+        for suite, *_ in (*figures.GOALS, *figures.LIMITS, *figures.LEASTS, *figures.MIRROR_GOALS, *figures.MIRROR_LIMITS):
             self.assertIn(suite, report.SUITE_TITLES)
 
     def test_every_suite_has_a_title(self):

@@ -17,7 +17,7 @@ SOURCES = Path(__file__).resolve().parent
 # What packaging/libfuse/build made, if it did: a newer libfuse than the system's, with io_uring, and its examples.
 LIBFUSE = SOURCES.parents[1] / "build" / "libfuse"
 EXAMPLES = (LIBFUSE / "examples", Path("/usr/share/doc/libfuse3-dev/examples"))
-SUITES = ("fsync", "metadata", "stream", "tree", "scale", "mixed")
+SUITES = ("fsync", "metadata", "stream", "tree", "scale", "mixed", "publish")
 KEEPS_NOTHING = "it does not keep what is written to it"
 HOLDS_FILES_OPEN = "it holds a file open for each name that the kernel knows"
 SEARCHES_LINEARLY = "it reads a directory from its begin to find a name, so that creating n files takes n squared"
@@ -84,6 +84,7 @@ class Peer:
     unfit = {}  # {suite: why it cannot be measured in it}
     can_remount = True
     keeps_data = True
+    has_mirror = False
 
     def __init__(self, name, bench):
         self.name = name
@@ -96,6 +97,9 @@ class Peer:
 
     def missing(self):
         return None
+
+    def why_unfit(self, suite):
+        return "it has no mirror" if suite == "publish" and not self.has_mirror else self.unfit.get(suite)
 
     def create(self):
         self.transport = None
@@ -211,6 +215,8 @@ class Tarnfs(Peer):
 class TarnfsWithMirror(Tarnfs):
     """The same with tarn-mirrord on this machine, over loopback, its image on the same disk."""
 
+    has_mirror = True
+
     def __init__(self, name, bench, options="", binaries=None):
         super().__init__(name, bench, options, binaries)
         self.mirror = None
@@ -238,7 +244,11 @@ class TarnfsWithMirror(Tarnfs):
         self.write_back()
 
     def write_back(self):
-        run(self.program("tarn"), "cp", "--mirror", self.mountpoint)
+        self.publish()
+
+    def publish(self):
+        """What `tarn cp --mirror` says of it."""
+        return json.loads(run(self.program("tarn"), "cp", "--mirror", self.mountpoint))
 
     def remove(self):
         if self.mirror is not None:

@@ -13,6 +13,7 @@ SUITE_TITLES = {
     "tree": "A source tree",
     "scale": "What an operation costs among many files",
     "mixed": "Changes of names and attributes beside other work",
+    "publish": "A large consistency point and its mirror",
 }
 METHOD = (
     "Peers run in turn, each round in another order, and each on an image made anew. A figure is the median over the "
@@ -46,7 +47,11 @@ MIXED_METHOD = (
     "stream that rewrites a file and ends each pass with fdatasync, whose own rate is stream_beside_throughput. "
     "cp_wait_p999_ms is what tarnfs says that its operations waited for consistency points since the mount."
 )
-METHODS = {"tree": UNTAR_METHOD, "scale": SCALE_METHOD, "mixed": MIXED_METHOD}
+PUBLISH_METHOD = (
+    "A file is written anew, of random bytes, and then a consistency point is taken: durable is when its root is in the "
+    "image, published when the mirror shows it, both from the call on."
+)
+METHODS = {"tree": UNTAR_METHOD, "scale": SCALE_METHOD, "mixed": MIXED_METHOD, "publish": PUBLISH_METHOD}
 # What the report names the parts of a curve's name.
 SHAPE_TITLES = {"one_directory": "in one directory", "many_directories": "in many directories"}
 

@@ -29,7 +29,8 @@ VARIANT_HELP = (
 SUITE_HELP = (
     "fsync: small durable changes; metadata: names and attributes; stream: one large file; tree: a source tree; "
     "scale: what an operation costs among up to a million files, and the daemon's memory; mixed: changes of names "
-    "beside work that wants the processors too. Default all; with --quick that is all but scale, which takes two "
+    "beside work that wants the processors too; publish: a large consistency point until it is durable here, and until "
+    "its mirror has published it. Default all; with --quick that is all but scale, which takes two "
     "minutes and more for each peer and round"
 )
 
@@ -119,6 +120,7 @@ def sizes_of(arguments, open_files_max):
             tree_files=300,
             scale_files=400,
             mixed_file_mib=8,
+            publish_blocks=1000,
             idle_milliseconds=100,
         )
     elif arguments.quick:
@@ -218,7 +220,7 @@ class Session:
         """The peers that can be measured; the others are named."""
         found = []
         for peer in all_peers.make_peers(self.arguments.names, self.arguments.variant, bench):
-            if reason := peer.unfit.get(suite):
+            if reason := peer.why_unfit(suite):
                 self.skip(peer.name, suite, reason)
             elif reason := peer.missing():
                 self.skip(peer.name, suite, reason)

@@ -62,6 +62,18 @@ class Smoke(unittest.TestCase):
             self.assertEqual(list(images.iterdir()), [])
         self.assertNotIn(directory, Path("/proc/self/mountinfo").read_text())
 
+    def test_a_mirror_publishes(self):
+        with tempfile.TemporaryDirectory(prefix="tarnfs-test-") as directory:
+            words = [RUN, "--tiny", "--rounds", "1", "--suite", "publish", "--peers", "tarnfs,tarnfs-mirror"]
+            words += ["--on", directory, "--output", Path(directory) / "output"]
+            result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("skipped: tarnfs in publish: it has no mirror", result.stderr)
+            record = json.loads((Path(directory) / "output" / "results.json").read_text())
+            phases = record["results"]["publish"]
+            for phase in ("durable", "published", "published_to_durable"):
+                self.assertGreater(phases[phase]["tarnfs-mirror"]["0"]["value"], 0, phase)
+
     def test_wrong_words_are_usage_errors(self):
         wrong = (
             (("--peers", "zfs"), "no such peer: zfs"),

@@ -23,6 +23,7 @@ STREAM_PHASES = (
 )
 SQLITE_MODES = ("delete", "wal")
 AMPLIFICATION_PHASE = "write_amplification"
+BLOCK_BYTES = 4096
 SCALE_DIRECTORIES_MAX = 1000
 SCALE_FILES_STEP = 100  # the number of files is a multiple of it
 SCALE_SAMPLE = 20000
@@ -46,6 +47,7 @@ class Sizes:
     scale_files: int = 1_000_000
     mixed_file_mib: int = 256
     idle_milliseconds: int = 5000
+    publish_blocks: int = 100_000
 
     def image_mib(self, suite):
         # Three times what the largest file takes: a copy-on-write file system needs room for the new beside the old.
@@ -284,6 +286,23 @@ def run_mixed(peer, load, sizes):
     peer.unmount()
 
 
+def run_publish(peer, load, sizes):
+    """One consistency point of many changed blocks, none of which compresses."""
+    size_bytes = sizes.publish_blocks * BLOCK_BYTES
+    # Nothing is written before it is asked for.
+    peer.mount("cp_interval=3600", f"dirty_limit={4 * size_bytes + (64 << 20)}")
+    path = make_place(peer, "publish") / "file"
+    for _ in range(2):
+        with open(path, "r+b" if path.exists() else "wb") as file:
+            for offset in range(0, size_bytes, 1 << 20):
+                file.write(os.urandom(min(1 << 20, size_bytes - offset)))
+        done = peer.publish()
+    yield {"phase": "durable", "unit": "s", "value": done["durable_seconds"]}
+    yield {"phase": "published", "unit": "s", "value": done["seconds"]}
+    yield {"phase": "published_to_durable", "unit": "x", "value": round(done["seconds"] / done["durable_seconds"], 4)}
+    peer.unmount()
+
+
 RUN = {
     "fsync": run_fsync,
     "metadata": run_metadata,
@@ -291,6 +310,7 @@ RUN = {
     "tree": run_tree,
     "scale": run_scale,
     "mixed": run_mixed,
+    "publish": run_publish,
 }
 
 
