@@ -112,6 +112,7 @@ class ListingPlus {
   Status fill(InodeNumber directory, std::uint64_t cookie) {
     give_back();
     listing_.clear();
+    answer_.note_listed(directory);
     Status cut_short;
     const Status status = file_system_.list(directory, cookie, [&](const DirectoryEntry& listed) {
       const auto added = add(listed);
@@ -149,7 +150,7 @@ class ListingPlus {
 
   fuse_req_t request_;
   FileSystem& file_system_;
-  const KernelCache::Answer answer_;
+  KernelCache::Answer answer_;
   Listing listing_;
   std::vector<InodeNumber> looked_up_;
 };

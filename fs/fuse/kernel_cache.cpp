@@ -11,6 +11,10 @@ namespace tarnfs {
 namespace {
 
 constexpr std::size_t kMissingDirectoriesMax = 65536;
+// When there are so many the next change ends them; at twice as many, listings are not kept.
+constexpr std::size_t kListedDirectoriesMany = 32768;
+// Naming anything in a directory waits for who has it locked. Should there be such a name, the kernel asks for it anew.
+constexpr const char* kAnyName = ".tarn";
 // More changes than these are made into one that is coarser, when the kernel can be told in that way.
 constexpr std::size_t kJobsMax = 4;
 constexpr int kSettleRoundsMax = 50;
@@ -70,6 +74,16 @@ void KernelCache::Answer::note_handed_out(InodeNumber inode) const {
   if (may_be_kept()) return;
   MutexLock lock(cache_->mutex_);
   if (is_changing(cache_->view_.load())) cache_->handed_out_.insert(inode);
+}
+
+void KernelCache::Answer::note_listed(InodeNumber directory) {
+  if (cache_ == nullptr || !is_granted_) return;
+  {
+    MutexLock lock(cache_->mutex_);
+    if (cache_->listed_.size() < 2 * kListedDirectoriesMany) cache_->listed_.insert(directory);
+    is_granted_ = cache_->listed_.contains(directory);
+  }
+  if (!is_granted_) cache_->end_granted();
 }
 
 KernelCache::KernelCache(Calls calls, std::chrono::milliseconds wait_max)
@@ -226,6 +240,7 @@ void KernelCache::drop_names(const ViewChange& change) {
     if (closing_) return;
     if (!name.is_new || may_know_missing_in(name.directory)) calls_.drop_name(name.directory, name.name);
   }
+  if (change.all_names || too_many_are_listed()) end_listings();
   if (!change.all_names) return;
   if (const int result = drops_all_names_ ? calls_.drop_all_names() : -ENOSYS; result != 0) {
     log_error("names that have changed may be seen for longer: the kernel cannot be told to drop all of them");
@@ -298,6 +313,24 @@ void KernelCache::end_job() {
 bool KernelCache::may_know_missing_in(InodeNumber directory) {
   MutexLock lock(mutex_);
   return missing_anywhere_ || missing_in_.contains(directory);
+}
+
+bool KernelCache::too_many_are_listed() {
+  MutexLock lock(mutex_);
+  return listed_.size() >= kListedDirectoriesMany;
+}
+
+// A listing that was answered since is of the view that is being left only where its answer may not be kept.
+void KernelCache::end_listings() {
+  Inodes listed;
+  {
+    MutexLock lock(mutex_);
+    listed.swap(listed_);
+  }
+  for (const InodeNumber directory : listed) {
+    if (closing_) return;
+    calls_.drop_name(directory, kAnyName);
+  }
 }
 
 bool KernelCache::touches_change(const Pages& pages) const {

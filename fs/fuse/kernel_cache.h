@@ -15,7 +15,9 @@
 //   3. The kernel is called by one thread, which holds no lock and answers no request: it may wait there for a page or
 //      a directory that somebody has locked. forget() waits for it up to wait_max after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
-//   4. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
+//   4. Before all names are dropped, the kernel has made those of every listing that was answered. It makes them with the
+//      directory locked, but counts them among what comes after the drop when it comes first.
+//   5. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
 //      waits for a request that would come behind a held one.
 //
 // Thread safety: all functions may be called from any thread; prepare(), forget() and finish() by one at a time.
@@ -67,17 +69,19 @@ class KernelCache final : public ViewListener {
     void note_missing(InodeNumber directory) const;
     // The answer hands the inode out. Before it is sent.
     void note_handed_out(InodeNumber inode) const;
+    // The answer lists the directory, with attributes. Before may_be_kept() is asked for one of them.
+    void note_listed(InodeNumber directory);
 
    private:
     KernelCache* const cache_;
     std::uint64_t view_ = 0;
-    bool is_granted_ = false;
+    bool is_granted_ = false;  // counted in granted_count_
   };
 
   explicit KernelCache(Calls calls, std::chrono::milliseconds wait_max = kWaitMax);
   ~KernelCache() override;
 
-  // Before a read is answered, which fills pages. May wait, as invariant 4 says.
+  // Before a read is answered, which fills pages. May wait, as invariant 5 says.
   void before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) TARNFS_EXCLUDES(mutex_);
   // Before it is answered what an ACL of the inode is. May wait in the same way.
   void before_acl(InodeNumber inode) TARNFS_EXCLUDES(mutex_);
@@ -140,6 +144,8 @@ class KernelCache final : public ViewListener {
   void end_job() TARNFS_EXCLUDES(mutex_);
   void add_job(ViewChange change) TARNFS_REQUIRES(mutex_);
   bool may_know_missing_in(InodeNumber directory) TARNFS_EXCLUDES(mutex_);
+  bool too_many_are_listed() TARNFS_EXCLUDES(mutex_);
+  void end_listings() TARNFS_EXCLUDES(mutex_);
   bool touches_change(const Pages& pages) const TARNFS_REQUIRES(mutex_);
   bool is_refilled(const Pages& pages) const TARNFS_REQUIRES(mutex_);
 
@@ -162,6 +168,7 @@ class KernelCache final : public ViewListener {
   PagesByInode changed_pages_ TARNFS_GUARDED_BY(mutex_);     // of the first job
   std::deque<Pages> refilled_ TARNFS_GUARDED_BY(mutex_);     // to be dropped again; the first one is being dropped
   Inodes missing_in_ TARNFS_GUARDED_BY(mutex_);              // directories that were asked in vain
+  Inodes listed_ TARNFS_GUARDED_BY(mutex_);                  // directories whose listing may still be coming in
   bool missing_anywhere_ TARNFS_GUARDED_BY(mutex_) = false;  // in more directories than are counted
 
   std::vector<Unsettled> unsettled_;  // of the thread

@@ -382,6 +382,48 @@ TEST_CASE("many changes that are late become one that is coarser") {
   CHECK(kernel.count("22:0+0") == 1);
 }
 
+TEST_CASE("listings have come in before all names are dropped") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  cache.set_drops_all_names(true);
+  {
+    KernelCache::Answer answer(&cache);
+    answer.note_listed(InodeNumber{7});
+    CHECK(answer.may_be_kept());
+  }
+  ViewChange some = change_of({}, {{InodeNumber{5}, "a", false}});
+  ViewChange all = some;
+  all.all_names = true;
+  for (const ViewChange& change : {some, all, all}) {
+    cache.prepare();
+    KernelCache::Answer late(&cache);
+    late.note_listed(InodeNumber{8});  // it is not kept anyway
+    cache.forget(change);
+    cache.finish();
+  }
+  const std::vector<std::string> wanted{"5/a", "5/a", "7/.tarn", "all names", "5/a", "all names"};
+  CHECK(kernel.taken() == wanted);
+}
+
+TEST_CASE("when more directories were listed than are counted, listings are not kept until these have come in") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  cache.set_drops_all_names(true);
+  const auto is_kept = [&](std::uint64_t directory) {
+    KernelCache::Answer answer(&cache);
+    answer.note_listed(InodeNumber{directory});
+    return answer.may_be_kept();
+  };
+  std::uint64_t directory = 1000;
+  while (is_kept(directory)) ++directory;
+  CHECK(is_kept(1000));
+  cache.prepare();
+  cache.forget(change_of({}));
+  cache.finish();
+  CHECK(is_kept(directory));
+  CHECK(kernel.taken().size() == directory - 1000);
+}
+
 TEST_CASE("the end waits for the call that is being made, and lets held reads go") {
   FakeKernel kernel;
   auto cache = std::make_unique<KernelCache>(kernel.calls());
