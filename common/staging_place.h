@@ -24,11 +24,15 @@ inline constexpr std::size_t kStagingVolumeOffset = 16;                 // the v
 
 inline constexpr std::uint64_t kPublishMarkMagic = 0x4b52414d'4e524154ULL;  // "TARNMARK" in bytes
 
-// A block in the mirror's image, in a slot of the ring of roots that neither of the two roots has: everything of `root`
-// but the root block and what the staging file has is in the image, which shows the root `base`. FORMAT.md.
+// A block in the mirror's image, in a slot of the ring of roots at its front that neither of the two roots has. There
+// are two of them: `prepared` says that everything of the new root but itself and what the staging file has is in the
+// image, which shows the base. `decided` says that the staging file is committed: from now on the image may be a
+// mixture without it, until it has the new root. PROTOCOL.md.
 struct PublishMark {
+  enum Kind : std::uint64_t { kPrepared = 0, kDecided = 1 };
+
   std::uint64_t magic = kPublishMarkMagic;
-  std::uint64_t reserved = 0;
+  std::uint64_t kind = kPrepared;
   std::array<std::uint8_t, 16> volume{};
   std::uint64_t cp = 0;
   std::uint64_t root_checksum = 0;
@@ -40,10 +44,12 @@ struct PublishMark {
 static_assert(sizeof(PublishMark) == kBlockSize && offsetof(PublishMark, checksum) == kBlockSize - 8);
 
 // Sealed.
-PublishMark mark_of(const RootBlock& root, Cp base, std::uint64_t base_checksum);
-Address place_of_mark(const RootBlock& root, Cp base);
+PublishMark mark_of(PublishMark::Kind kind, const RootBlock& root, const StateName& base);
+Address place_of(const PublishMark& mark);
 // Whether the block is a whole mark of this volume.
 bool is_publish_mark(std::span<const std::byte, kBlockSize> block, const std::array<std::uint8_t, 16>& volume);
+// Whether no publish was cut off in the image behind its decision: for one that has no staging file.
+Status check_no_publish_is_open(BlockDevice& image, const Superblock& superblock);
 
 std::string staging_path_of(const std::string& image);
 

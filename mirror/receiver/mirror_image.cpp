@@ -5,7 +5,6 @@
 #include "common/checksum.h"
 #include "common/failpoint.h"
 #include "common/log.h"
-#include "common/staging_place.h"
 #include "mirror/wire/history.h"
 #include "mirror/wire/payload.h"
 
@@ -61,7 +60,7 @@ Status MirrorImage::load_image() {
   // The newest root may have been written and not flushed when its writer died. What is done from now on rests on it.
   TARNFS_TRY(image_->flush());
   TARNFS_ASSIGN(const bool committed, staging_.recover(*superblock_));
-  if (committed) TARNFS_TRY(finish_publish());
+  TARNFS_TRY(committed ? finish_publish() : check_no_publish_is_open(*image_, *superblock_));
   auto newest = read_newest_root(*image_, *superblock_);
   if (newest.ok()) {
     if (newest->size_blocks != superblock_->size_blocks) {
@@ -88,6 +87,7 @@ Status MirrorImage::finish_publish() {
     TARNFS_TRY(staging_.device()->flush());  // the same goes for the commit record
     // All of it is verified before the first block is changed.
     TARNFS_TRY(staging_.copy_to(nullptr));
+    TARNFS_TRY(put_mark(PublishMark::kDecided, root, *staging_.base()));
     TARNFS_TRY(grow(root));
     TARNFS_TRY(staging_.copy_to(image_.get()));
     TARNFS_FAILPOINT("mirror: at the start, before the root write");
@@ -101,21 +101,19 @@ Status MirrorImage::finish_publish() {
 // A file of one name beside a file of another is no proof that the two belong together.
 Status MirrorImage::check_image_is_marked() const {
   const std::string staging = staging_.device()->name();
-  const auto& mark = staging_.mark();
-  if (!mark) {
+  if (!staging_.base()) {
     return Error(ErrorCode::kIncompatible,
                  staging +
                      " was written by an earlier release of tarnfs, and does not say for which image; start that " +
                      "release once, which finishes it, or remove both to copy the volume anew");
   }
-  const Address place = place_of_mark(staging_.root(), Cp{mark->base_cp});
-  PageRef page = PageRef::zeroed();
-  if (place.value < image_->size_blocks()) TARNFS_TRY(image_->read(place, page.mutable_bytes()));
-  if (std::memcmp(page.data(), page_of(*mark).data(), kBlockSize) == 0) return {};
+  const PublishMark mark = mark_of(PublishMark::kPrepared, staging_.root(), *staging_.base());
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(image_->read(place_of(mark), page.mutable_bytes()));
+  if (std::memcmp(page.data(), page_of(mark).data(), kBlockSize) == 0) return {};
   return Error(ErrorCode::kRefused,
                staging + " was not written for this image, which is an older copy or another mirror's; put the image " +
-                   "back that it belongs to, or remove both to copy the volume anew. If the image is a whole copy of " +
-                   "an earlier state, it is enough to remove the staging file");
+                   "back that it belongs to, or remove the staging file to go on with this image as it is");
 }
 
 Status MirrorImage::attach(MirrorTarget& target) {
@@ -388,17 +386,24 @@ Status MirrorImage::publish(const RootBlock& root) {
   return target_->adopt(root);
 }
 
+// And makes everything that was written to the image durable.
+Status MirrorImage::put_mark(PublishMark::Kind kind, const RootBlock& root, const StateName& base) {
+  const PublishMark mark = mark_of(kind, root, base);
+  const PageRef page = page_of(mark);
+  TARNFS_TRY(image_->write(place_of(mark), std::span(&page, 1)));
+  return image_->flush();
+}
+
 Status MirrorImage::publish_staged(const RootBlock& root) {
   const StateName base = state_of(*root_);
-  const PageRef mark = page_of(mark_of(root, base.cp, base.root_checksum));
-  TARNFS_TRY(image_->write(place_of_mark(root, base.cp), std::span(&mark, 1)));
-  TARNFS_TRY(image_->flush());
+  TARNFS_TRY(put_mark(PublishMark::kPrepared, root, base));
   TARNFS_FAILPOINT("mirror: before the commit record");
   TARNFS_TRY(staging_.commit(root, base));
   TARNFS_FAILPOINT("mirror: after the commit record");
   device_.show(staging_.blocks(), staging_.device());
   TARNFS_TRY(target_->adopt(root));
   TARNFS_FAILPOINT("mirror: staged state shown");
+  TARNFS_TRY(put_mark(PublishMark::kDecided, root, base));
   TARNFS_TRY(grow(root));
   TARNFS_TRY(staging_.copy_to(image_.get()));
   TARNFS_FAILPOINT("mirror: staged blocks copied");

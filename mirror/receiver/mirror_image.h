@@ -9,7 +9,7 @@
 //   3. A root is published only on top of exactly the blocks that the primary counted.
 //   4. After a failed write or flush of the image nothing more is written until the process starts again.
 //
-// The steps of a publish with staged blocks: mark in the image; flush; staging file durable; commit record (decided);
+// The steps of a publish with staged blocks: mark in the image, flush; staging file durable; commit record (decided);
 // staged blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and
 // dropped. Without staged blocks: flush, root slot (decided), flush; adopt; unless the slot is the published root's.
 //
@@ -32,6 +32,7 @@
 #include "common/channel.h"
 #include "common/format.h"
 #include "common/replication.h"
+#include "common/staging_place.h"
 #include "mirror/receiver/mirror_storage.h"
 #include "mirror/receiver/staged_device.h"
 #include "mirror/receiver/staging_file.h"
@@ -84,6 +85,7 @@ class MirrorImage {
   Status write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages);
   Status publish(const RootBlock& root);
   Status publish_staged(const RootBlock& root);
+  Status put_mark(PublishMark::Kind kind, const RootBlock& root, const StateName& base);
   Status check_address(Address address) const;
   void stop(const Error& reason);
   Cp published_cp() const { return Cp{root_ ? root_->cp : 0}; }

@@ -105,7 +105,11 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
     return Error(ErrorCode::kIncompatible,
                  device_->name() + " was written by a newer release of tarnfs; start that one");
   }
-  if (record.volume != superblock.volume) return false;
+  if (record.volume != superblock.volume) {
+    return Error(ErrorCode::kRefused, device_->name() +
+                                          " was written for an image of another volume, which needs it; " +
+                                          "put it beside that one, or remove it when that is gone");
+  }
   const Error damaged(ErrorCode::kCorrupt,
                       device_->name() + " is committed but damaged; remove it and the image to copy the volume anew");
   TARNFS_ASSIGN(const PageRef root_page, read_one(*device_, 1));
@@ -130,9 +134,11 @@ Result<bool> StagingFile::load(const Superblock& superblock) {
     blocks_[index_[i].address] = Address{kFirstStaged + i};
   }
   root_ = *root;
-  mark_.reset();
+  base_.reset();
   if (record.version != kStagingVersionWithoutBase) {
-    mark_ = mark_of(root_, Cp{record.base_cp}, record.base_checksum);
+    base_.emplace();
+    base_->cp = Cp{record.base_cp};
+    base_->root_checksum = record.base_checksum;
   }
   return true;
 }
@@ -184,7 +190,7 @@ Status StagingFile::commit(const RootBlock& root, const StateName& base) {
   TARNFS_TRY(write_one(*device_, 0, page_of(record)));
   TARNFS_TRY(device_->flush());
   root_ = root;
-  mark_ = mark_of(root, base.cp, base.root_checksum);
+  base_ = base;
   return {};
 }
 

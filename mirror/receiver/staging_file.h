@@ -14,10 +14,11 @@
 //   1. Block 0 holds a valid commit record only when everything else is durable and belongs to it. It is durably
 //      invalid before any other block of the file is changed.
 //   2. An address that is staged twice has its newer content.
-//   3. A file whose commit record is torn or of another volume counts as uncommitted.
+//   3. A file whose commit record is torn counts as uncommitted.
 //
 // Thread safety: none; one thread. A committed file may be read by any thread through its device.
-// Errors: those of the device; kCorrupt when committed blocks are damaged; kIncompatible for another version.
+// Errors: those of the device; kCorrupt when committed blocks are damaged; kIncompatible for another version, kRefused
+// for another volume.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,6 @@
 
 #include "common/format.h"
 #include "common/replication.h"
-#include "common/staging_place.h"
 #include "mirror/receiver/mirror_storage.h"
 
 namespace tarnfs {
@@ -64,8 +64,8 @@ class StagingFile {
   std::uint64_t staged_bytes() const { return index_.size() * kBlockSize; }
   // Of a committed file.
   const RootBlock& root() const { return root_; }
-  // What the image that it belongs to has. None: an earlier release wrote it, which did not say.
-  const std::optional<PublishMark>& mark() const { return mark_; }
+  // What the image that it belongs to shows. None: an earlier release wrote it, which did not say.
+  const std::optional<StateName>& base() const { return base_; }
   const StagedBlocks& blocks() const { return blocks_; }
   std::shared_ptr<BlockDevice> device() const { return device_; }
 
@@ -85,7 +85,7 @@ class StagingFile {
   std::vector<IndexEntry> index_;
   StagedBlocks blocks_;
   RootBlock root_;
-  std::optional<PublishMark> mark_;
+  std::optional<StateName> base_;
 };
 
 }  // namespace tarnfs

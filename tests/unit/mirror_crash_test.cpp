@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "common/staging_place.h"
 #include "tests/support/image_driver.h"
 
 using namespace tarnfs;
@@ -31,11 +32,13 @@ void check_it_goes_on(RecordingDisk& disk, FakePrimary& primary) {
 
 struct Scenario {
   RecordingDisk disk;
-  std::size_t begin = 0;  // operations before the publish under test
+  std::size_t begin = 0;      // operations before the publish under test
+  std::uint64_t base_cp = 2;  // what is published before it
 };
 
-// A published state of 12 blocks at the mirror, cp 2.
-void publish_first_state(OpenedMirror& mirror, FakePrimary& primary) {
+// A published state of 12 blocks at the mirror, cp 2 or a later one.
+void publish_first_state(OpenedMirror& mirror, FakePrimary& primary, std::uint64_t cp = 2) {
+  while (primary.newest_root().cp + 1 < cp) primary.commit();
   for (std::uint64_t i = 0; i < 12; ++i) primary.put(kFirstDataBlock + i, 100 + i);
   primary.commit();
   REQUIRE(mirror.driver.begin().ok());
@@ -47,7 +50,7 @@ void publish_first_state(OpenedMirror& mirror, FakePrimary& primary) {
 void play(Scenario& scenario, FakePrimary& primary, bool staged, std::uint64_t larger_blocks = 0, bool even_cp = false,
           std::uint64_t cps = 1) {
   OpenedMirror mirror(scenario.disk, primary);
-  publish_first_state(mirror, primary);
+  publish_first_state(mirror, primary, scenario.base_cp);
   scenario.begin = scenario.disk.log().size();
   const std::uint64_t first = staged ? kFirstDataBlock + 4 : kFirstDataBlock + 100;
   for (std::uint64_t i = 0; i < 6; ++i) primary.put(first + i, 200 + i);
@@ -83,7 +86,7 @@ void lose_power_in_publish(const Scenario& scenario, FakePrimary& primary, std::
       change(files, round);
       RecordingDisk disk(files);
       const std::uint64_t cp = recovered_cp(disk, primary);
-      CHECK((cp == 2 || cp == newest));
+      CHECK((cp == scenario.base_cp || cp == newest));
       if (was_new) CHECK(cp == newest);
       all_new = all_new && cp == newest;
       check_it_goes_on(disk, primary);
@@ -112,13 +115,16 @@ TEST_CASE("a loss of power at any write of a publish leaves the old or the new s
 TEST_CASE("a loss of power while a root goes to the published one's slot leaves the old or the new state") {
   INFO("seed ", kSeed);
   std::mt19937_64 random(kSeed + 4);
-  for (const bool staged : {false, true}) {
+  for (const auto& [staged, grows] : {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
     CAPTURE(staged);
+    CAPTURE(grows);
     FakePrimary primary;
     Scenario scenario;
-    play(scenario, primary, staged, 0, false, kRootSlots);
-    const Address slot = root_slot_of(Cp{2}, kVolumeBlocks);
-    REQUIRE(root_slot_of(Cp{primary.newest_root().cp}, kVolumeBlocks) == slot);
+    scenario.base_cp = grows ? 3 : 2;  // the slots of odd ones stay where they are
+    play(scenario, primary, staged, grows ? 2 * kVolumeBlocks : 0, false, kRootSlots);
+    const RootBlock root = primary.newest_root();
+    const Address slot = root_slot_of(Cp{scenario.base_cp}, kVolumeBlocks);
+    REQUIRE(root_slot_of(Cp{root.cp}, root.size_blocks) == slot);
     lose_power_in_publish(
         scenario, primary, random, [](RecordingDisk::Files&, int) {}, 40);
   }
@@ -201,6 +207,48 @@ TEST_CASE("a loss of power after the mirror died behind its decision, while the 
     }
   }
   CHECK(redone > 3);
+}
+
+// The image alone showed its old root, with blocks of the new state among those of the old one.
+TEST_CASE("an image that lost its staging file in the middle of a publish is whole or refused") {
+  INFO("seed ", kSeed);
+  std::mt19937_64 random(kSeed + 5);
+  for (const bool grows : {false, true}) {
+    CAPTURE(grows);
+    FakePrimary primary;
+    Scenario scenario;
+    play(scenario, primary, true, grows ? 2 * kVolumeBlocks : 0, grows);
+    const auto log = scenario.disk.log();
+    std::size_t refused = 0;
+    for (std::size_t count = scenario.begin; count <= log.size(); ++count) {
+      CAPTURE(count);
+      auto files = RecordingDisk::after_power_loss({}, log, count, random);
+      const auto staging = files.find(RecordingDisk::File::kStaging);
+      if (staging == files.end()) continue;
+      const RecordingDisk::Content content = staging->second;
+      files.erase(staging);
+      RecordingDisk disk(files);
+      MemoryMirrorStorage storage(disk);
+      std::optional<Error> refusal;
+      if (const auto image = MirrorImage::open(storage); !image.ok()) refusal = image.error();
+      if (!refusal) {
+        const std::uint64_t cp = OpenedMirror(disk, primary).cp();
+        CHECK((cp == 2 || cp == primary.newest_root().cp));
+        check_it_goes_on(disk, primary);
+        continue;
+      }
+      ++refused;
+      CHECK(refusal->code() == ErrorCode::kRefused);
+      CHECK(refusal->message().find("is missing") != std::string::npos);
+      const auto device = disk.open(RecordingDisk::File::kImage).value();
+      CHECK(check_nothing_is_staged(*device, "/nowhere/image").error().code() == ErrorCode::kRefused);
+      // With the file back it goes on.
+      files[RecordingDisk::File::kStaging] = content;
+      RecordingDisk whole(files);
+      CHECK(recovered_cp(whole, primary) == primary.newest_root().cp);
+    }
+    CHECK(refused > 3);
+  }
 }
 
 TEST_CASE("a loss of power during the first copy leaves an empty mirror or the whole state") {

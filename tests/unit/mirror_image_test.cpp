@@ -226,6 +226,29 @@ TEST_CASE("a staging file is not finished in an image that it does not belong to
   }
 }
 
+// It was dropped, and the image that it belonged to was left a mixture.
+TEST_CASE("a staging file of another volume is refused and stays") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  fill(primary, 10, 200);
+  mirror.copy();
+  auto files = files_when_decided(mirror.disk.log());
+  FakePrimary other(2);
+  fill(other, 10, 300);
+  Mirror other_mirror(other);
+  other_mirror.copy();
+  files[File::kImage] = other_mirror.disk.files().at(File::kImage);
+  RecordingDisk disk(files);
+  MemoryMirrorStorage storage(disk);
+  const auto opened = MirrorImage::open(storage);
+  REQUIRE_FALSE(opened.ok());
+  CHECK(opened.error().code() == ErrorCode::kRefused);
+  CHECK(disk.exists(File::kStaging));
+  CHECK(disk.files().at(File::kStaging).blocks.size() == files.at(File::kStaging).blocks.size());
+}
+
 TEST_CASE("a staging file of another version decides nothing in an image that has its state, and is refused before") {
   FakePrimary primary;
   fill(primary, 10, 100);
