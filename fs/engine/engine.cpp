@@ -26,9 +26,9 @@ Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOp
   if (options.mode != VolumeMode::kReadOnly && !options.replay_journal) {
     return Error(ErrorCode::kInvalid, "only a read-only volume can be opened without its journal");
   }
-  if (options.mode == VolumeMode::kReadWrite) {
+  if (options.mode == VolumeMode::kReadWrite || options.feed != nullptr) {
     // The newest root and the end of the journal may have been written but not flushed when their writer died. What
-    // is done from now on rests on them, so they must not vanish any more.
+    // is done from now on rests on them, and mirrors are sent them, so they must not vanish any more.
     TARNFS_TRY(device.flush());
   }
   Superblock superblock;

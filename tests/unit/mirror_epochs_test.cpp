@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "mirror/sender/change_fan_out.h"
 #include "tests/support/volume_pair.h"
 
 using namespace tarnfs;
@@ -20,6 +21,31 @@ std::vector<std::array<std::uint8_t, 16>> epochs_of(const RootBlock& root) {
   epochs.push_back(root.epoch);
   return epochs;
 }
+
+// Passes calls on, and says of which kinds they were, in order.
+class NotingDevice final : public BlockDevice {
+ public:
+  explicit NotingDevice(BlockDevice& below) : below_(below) {}
+  std::string name() const override { return below_.name(); }
+  std::uint64_t size_blocks() const override { return below_.size_blocks(); }
+  Status read(Address first, std::span<std::byte> out) override {
+    calls += 'r';
+    return below_.read(first, out);
+  }
+  Status write(Address first, std::span<const PageRef> pages) override {
+    calls += 'w';
+    return below_.write(first, pages);
+  }
+  Status flush() override {
+    calls += 'f';
+    return below_.flush();
+  }
+
+  std::string calls;
+
+ private:
+  BlockDevice& below_;
+};
 
 }  // namespace
 
@@ -75,6 +101,25 @@ TEST_CASE("a copy of a volume that is mounted has diverged from a mirror of what
     CHECK(pair.sender->status().state == SenderState::kDiverged);
     CHECK(pair.mirror->newest_root().checksum == shown.checksum);
     CHECK(pair.read_mirror());
+  }
+}
+
+// Its writer may have died between the write of the root and the flush. The mirror had that root then, and the volume
+// was without it after a loss of power: the two had diverged.
+TEST_CASE("a volume that is only read sends its mirrors no root that is not durable") {
+  TestVolume test;
+  REQUIRE(test.volume->close().ok());
+  test.volume.reset();
+  for (const bool has_mirrors : {false, true}) {
+    NotingDevice device(*test.device);
+    ChangeFanOut mirrors;
+    VolumeOptions options = test.options;
+    options.mode = VolumeMode::kReadOnly;
+    options.feed = has_mirrors ? &mirrors : nullptr;
+    const auto opened = Volume::open(device, options);
+    REQUIRE(opened.ok());
+    CHECK(device.calls.find('w') == std::string::npos);
+    CHECK((device.calls.front() == 'f') == has_mirrors);
   }
 }
 
