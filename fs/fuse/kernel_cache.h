@@ -15,7 +15,8 @@
 //   3. The kernel is called by one thread, which holds no lock and answers no request: it may wait there for a page or
 //      a directory that somebody has locked. forget() waits for it up to wait_max after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
-//   4. Before all names are dropped, the kernel has made those of every listing that was answered. It makes them with the
+//   4. Before all names are dropped, the kernel has made those of every listing that was answered. It makes them with
+//   the
 //      directory locked, but counts them among what comes after the drop when it comes first.
 //   5. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
 //      waits for a request that would come behind a held one.
