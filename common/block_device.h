@@ -33,9 +33,11 @@ class BlockDevice {
   }
   // Reads out.size() / 4096 blocks from `first` on. `out` is 4096-aligned and a multiple of 4096 long.
   virtual Status read(Address first, std::span<std::byte> out) = 0;
-  // Another copy of a block, where the device has one: a mirror's device does while it moves to a new state. For a
-  // block that failed its checksum. kNotFound when there is none.
-  virtual Status read_other_copy(Address /*address*/, std::span<std::byte, kBlockSize> /*out*/) {
+  // Other copies of a block, 0 and up, where the device has some: a mirror's device does while it moves to a new state,
+  // and of states that it has left. For a block that failed its checksum. kNotFound when there is none with this
+  // number.
+  virtual Status read_other_copy(Address /*address*/, std::size_t /*number*/,
+                                 std::span<std::byte, kBlockSize> /*out*/) {
     return Error(ErrorCode::kNotFound);
   }
   // Writes the pages to consecutive blocks from `first` on.

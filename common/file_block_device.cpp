@@ -69,10 +69,14 @@ Descriptor open_direct(const std::string& path, int flags, mode_t mode) {
   return Descriptor(::open(path.c_str(), flags | O_CLOEXEC, mode));
 }
 
+std::string directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
 // Makes the name of a new file durable: flushing a file does not promise that of the directory that names it.
 Status flush_name(int descriptor, const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const std::string directory = directory_of(path);
   const Descriptor opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Who may not list a directory can have its whole file system flushed.
   if (!opened && errno != EACCES) return errno_error("open", directory, errno);
@@ -146,6 +150,22 @@ Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create(const std::stri
                                           std::to_string(size_blocks) + " are asked for");
   }
   if (size_blocks == 0) device->size_blocks_ = device_blocks;
+  return device;
+}
+
+Result<std::unique_ptr<FileBlockDevice>> FileBlockDevice::create_nameless(const std::string& path,
+                                                                          std::uint64_t size_blocks) {
+  Descriptor descriptor = open_direct(directory_of(path), O_RDWR | O_TMPFILE, 0600);
+  if (!descriptor && (errno == EOPNOTSUPP || errno == EISDIR)) {
+    // A file system that has no such files: the name goes at once.
+    descriptor = open_direct(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (descriptor && ::unlink(path.c_str()) != 0) return errno_error("remove", path, errno);
+  }
+  if (!descriptor) return errno_error("create", path, errno);
+  std::unique_ptr<FileBlockDevice> device(new FileBlockDevice(path, std::move(descriptor), size_blocks));
+  if (::ftruncate(device->descriptor_.number(), static_cast<off_t>(size_blocks * kBlockSize)) != 0) {
+    return errno_error("set the size of", path, errno);
+  }
   return device;
 }
 

@@ -39,6 +39,8 @@ class FileBlockDevice final : public BlockDevice {
   // Creates `path` sparse with `size_blocks`, or resizes an existing regular file to it; then its name is durable. For
   // a block device `size_blocks` 0 takes the device's size, and larger ones are kNoSpace.
   static Result<std::unique_ptr<FileBlockDevice>> create(const std::string& path, std::uint64_t size_blocks);
+  // A file without a name, in the directory of `path`: it is gone when it is closed, also by a crash.
+  static Result<std::unique_ptr<FileBlockDevice>> create_nameless(const std::string& path, std::uint64_t size_blocks);
 
   // Leaves the claim to somebody who acts for this process: the kernel, when it mounts the device.
   void leave_claim();

@@ -281,13 +281,12 @@ Result<PageRef> read_block(BlockDevice& device, const BlockPointer& pointer) {
   TARNFS_ASSERT(!pointer.is_hole());
   PageRef page = PageRef::uninitialised();
   TARNFS_TRY(device.read(Address{pointer.address}, page.mutable_bytes()));
-  if (checksum_of(page.bytes()) != pointer.checksum) {
-    const bool other = device.read_other_copy(Address{pointer.address}, page.mutable_bytes()).ok();
-    if (other && checksum_of(page.bytes()) == pointer.checksum) return page;
-    return Error(ErrorCode::kCorrupt, device.name() + ": block " + std::to_string(pointer.address) +
-                                          " has a wrong checksum; run fsck.tarnfs");
+  if (checksum_of(page.bytes()) == pointer.checksum) return page;
+  for (std::size_t i = 0; device.read_other_copy(Address{pointer.address}, i, page.mutable_bytes()).ok(); ++i) {
+    if (checksum_of(page.bytes()) == pointer.checksum) return page;
   }
-  return page;
+  return Error(ErrorCode::kCorrupt,
+               device.name() + ": block " + std::to_string(pointer.address) + " has a wrong checksum; run fsck.tarnfs");
 }
 
 }  // namespace tarnfs

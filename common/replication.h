@@ -1,7 +1,8 @@
 // The seam between the engine and replication: neither knows the other's headers.
 //
 // Purpose: the primary's engine tells a ChangeFeed what each consistency point writes, and answers a sender through
-// ReplicationSource; at the mirror the receiver tells a MirrorTarget which root is published.
+// ReplicationSource; at the mirror the receiver tells a MirrorTarget which root is published. A mirror that has
+// mirrors of its own tells their senders with on_adopted(), and is a ReplicationSource for them too.
 //
 // Invariants:
 //   1. on_blocks() for a cp comes before on_published() of that cp, and cps come in order, one at a time.
@@ -55,6 +56,10 @@ class ChangeFeed {
   virtual void on_blocks(Cp cp, std::span<const BlockWrite> blocks) = 0;
   // The root is durable here: send it. Called by the same thread; must not wait.
   virtual void on_published(const RootBlock& root) = 0;
+  // Instead of both where blocks come from elsewhere, which is at a mirror: it has published this root, for which it
+  // was sent so many bytes of blocks. They were not announced, and roots in between may have been left out. Called by
+  // the receiver's thread; must not wait.
+  virtual void on_adopted(const RootBlock& root, std::uint64_t received_bytes) = 0;
   // The blocks of a pinned root may be used again from now on. Any thread, under no lock; must not wait.
   virtual void on_pin_lost(const LostPin& lost) = 0;
 };
@@ -103,6 +108,8 @@ class MirrorTarget {
   virtual Status adopt(const RootBlock& root) = 0;
   // Does the adopted root refer to this address? False while there is none. Waits for the disk.
   virtual Result<bool> in_use(Address address) = 0;
+  // The same of another root, whose blocks can be read from the device.
+  virtual Result<bool> in_use_by(const RootBlock& root, Address address) = 0;
 };
 
 }  // namespace tarnfs

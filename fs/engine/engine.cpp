@@ -21,7 +21,7 @@ Status check_free_map_fields(const RootBlock& root) {
 
 Result<std::unique_ptr<Volume>> Volume::open(BlockDevice& device, const VolumeOptions& options) {
   if (options.mode == VolumeMode::kMirror && options.feed != nullptr) {
-    return Error(ErrorCode::kInvalid, "a mirror's read-only view feeds no other mirror");
+    return Error(ErrorCode::kInvalid, "a mirror's read-only view announces nothing; its receiver tells of new roots");
   }
   if (options.mode != VolumeMode::kReadOnly && !options.replay_journal) {
     return Error(ErrorCode::kInvalid, "only a read-only volume can be opened without its journal");

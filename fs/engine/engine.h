@@ -122,6 +122,7 @@ class Engine final : public Volume {
   // MirrorTarget.
   Status adopt(const RootBlock& root) override;
   Result<bool> in_use(Address address) override;
+  Result<bool> in_use_by(const RootBlock& root, Address address) override;
 
   // Volume.
   Status make_writable() override;

@@ -134,6 +134,8 @@ static Status visit_changed(const RootBlock& root, Cp since, DeviceSource& sourc
 
 // A block that is damaged because it was used again, after its pin was given up, is no damage.
 Error Engine::reading_failed(const RootBlock& root, const Error& error) {
+  // At a mirror the pins are the receiver's (mirror/receiver/mirror_source.h).
+  if (mode_ == VolumeMode::kMirror) return error;
   if (error.code() != ErrorCode::kCorrupt || pins_.oldest(Cp{newest_root().cp}) <= Cp{root.cp}) return error;
   return Error(ErrorCode::kCanceled,
                "the blocks of cp " + std::to_string(root.cp) + " were given up while they were read; begin again");
@@ -206,7 +208,10 @@ Status Engine::adopt(const RootBlock& root) {
 }
 
 Result<bool> Engine::in_use(Address address) {
-  const RootBlock root = newest_root();
+  return in_use_by(newest_root(), address);
+}
+
+Result<bool> Engine::in_use_by(const RootBlock& root, Address address) {
   if (root.cp == 0 || !is_data_address(address, root.size_blocks)) return false;
   CachedSource source(cache_);
   return is_block_used(tree_of(root.free_map), address, source);

@@ -22,11 +22,6 @@ Error own_fault(const Error& error) {
   return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kIo : error.code(), error.describe());
 }
 
-// The first root of a mount begins an epoch, and the one before it ends there.
-bool follows_epoch(const RootBlock& root, const Epoch& before) {
-  return root.history_count > 0 && root.history.at(root.history_count - 1).epoch == before.bytes;
-}
-
 // True when the blocks that any volume fills are all zero: a new block device, or an image that was never finished.
 Result<bool> is_blank(BlockDevice& device) {
   if (device.size_blocks() < kVolumeBlocksMin) return device.size_blocks() == 0;
@@ -40,8 +35,8 @@ Result<bool> is_blank(BlockDevice& device) {
 
 }  // namespace
 
-Result<std::unique_ptr<MirrorImage>> MirrorImage::open(MirrorStorage& storage) {
-  std::unique_ptr<MirrorImage> image(new MirrorImage(storage));
+Result<std::unique_ptr<MirrorImage>> MirrorImage::open(MirrorStorage& storage, const KeptOptions& kept) {
+  std::unique_ptr<MirrorImage> image(new MirrorImage(storage, kept));
   TARNFS_TRY(image->load_image());
   return image;
 }
@@ -326,7 +321,10 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
   has_parts_ = has_parts_ || !in_place.empty();
   if (!staged.empty()) status = staging_.add(session_size_blocks_, staged);
   if (!staged.empty()) TARNFS_FAILPOINT("mirror: Blocks staged");
-  if (status.ok()) status = write_in_place(*image_, in_place);
+  if (status.ok()) {
+    keep_under(blocks.cp, in_place);
+    status = write_in_place(*image_, in_place);
+  }
   TARNFS_FAILPOINT("mirror: Blocks applied");
   if (status.ok()) return {};
   // A full disk changed nothing that was promised: the primary sends these blocks again. Any other failure may have
@@ -335,6 +333,19 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
   if (status.error().code() == ErrorCode::kCorrupt) return peer_fault(status.error().message());
   stop(status.error());
   return *stopped_;
+}
+
+// What roots that are pinned have at these addresses is kept before it is overwritten.
+void MirrorImage::keep_under(Cp cp, std::span<const BlockWrite> blocks) {
+  std::vector<Address> addresses;
+  for (const BlockWrite& block : blocks) addresses.push_back(block.address);
+  kept_.keep(*image_, *target_, cp, std::move(addresses));
+}
+
+void MirrorImage::keep_under_staged(Cp cp) {
+  std::vector<Address> addresses;
+  for (const auto& [address, place] : staging_.blocks()) addresses.push_back(address);
+  kept_.keep(*image_, *target_, cp, std::move(addresses));
 }
 
 Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
@@ -405,6 +416,7 @@ Status MirrorImage::publish_staged(const RootBlock& root) {
   TARNFS_FAILPOINT("mirror: staged state shown");
   TARNFS_TRY(put_mark(PublishMark::kDecided, root, base));
   TARNFS_TRY(grow(root));
+  keep_under_staged(Cp{root.cp});
   TARNFS_TRY(staging_.copy_to(image_.get()));
   TARNFS_FAILPOINT("mirror: staged blocks copied");
   TARNFS_TRY(publish_root(*image_, root));

@@ -5,9 +5,10 @@
 // Invariants:
 //   1. No block that the published root refers to is overwritten before the next root is decided: by its own slot in
 //      the image, or, when blocks are staged, by the commit record of the staging file.
-//   2. Nothing of the peer is written before its address and checksum were verified.
-//   3. A root is published only on top of exactly the blocks that the primary counted.
-//   4. After a failed write or flush of the image nothing more is written until the process starts again.
+//   2. The same of a root that is pinned for a mirror of this mirror, unless kept() has a copy of the block.
+//   3. Nothing of the peer is written before its address and checksum were verified.
+//   4. A root is published only on top of exactly the blocks that the primary counted.
+//   5. After a failed write or flush of the image nothing more is written until the process starts again.
 //
 // The steps of a publish with staged blocks: mark in the image, flush; staging file durable; commit record (decided);
 // staged blocks shown to readers; adopt; staged blocks copied in place; flush, root slot, flush; staging hidden and
@@ -17,7 +18,7 @@
 // is in use. The first root of that size makes the image larger: the superblock at the front follows it, or, when
 // blocks are staged, comes before them. Until then blocks for the old end are staged like those that are in use.
 //
-// Thread safety: one thread, but for device(), whose functions any thread may call.
+// Thread safety: one thread, but for device() and kept(), whose functions any thread may call.
 // Ownership: owns image and staging file. The target must live until the last call.
 // Errors: kCorrupt when the peer's bytes are at fault, and then nothing was published; kRefused and kBusy as Hello is
 // answered; any other code is our own failure.
@@ -33,6 +34,7 @@
 #include "common/format.h"
 #include "common/replication.h"
 #include "common/staging_place.h"
+#include "mirror/receiver/kept_blocks.h"
 #include "mirror/receiver/mirror_storage.h"
 #include "mirror/receiver/staged_device.h"
 #include "mirror/receiver/staging_file.h"
@@ -43,10 +45,12 @@ namespace tarnfs {
 class MirrorImage {
  public:
   // Opens the image if there is one, and finishes a publish that was decided.
-  static Result<std::unique_ptr<MirrorImage>> open(MirrorStorage& storage);
+  static Result<std::unique_ptr<MirrorImage>> open(MirrorStorage& storage, const KeptOptions& kept = {});
 
   // What the mirror's read-only volume works on.
   StagedDevice& device() { return device_; }
+  // What is kept for mirrors of this mirror. Any thread.
+  KeptBlocks& kept() { return kept_; }
   // Makes `target` show the newest root, if there is one. Before the functions below.
   Status attach(MirrorTarget& target);
 
@@ -66,7 +70,8 @@ class MirrorImage {
   const std::optional<Error>& stopped() const { return stopped_; }
 
  private:
-  explicit MirrorImage(MirrorStorage& storage) : storage_(storage), device_(storage.name()), staging_(storage) {}
+  MirrorImage(MirrorStorage& storage, const KeptOptions& kept)
+      : storage_(storage), kept_(storage, kept), device_(storage.name(), kept_), staging_(storage) {}
 
   Status load_image();
   Status finish_publish();
@@ -83,6 +88,8 @@ class MirrorImage {
   Result<wire::Want> take(const wire::Offer& offer, std::span<const Frame> payload);
   std::vector<bool> find_in_place(std::span<const wire::BlockEntry> entries);
   Status write_blocks(const wire::Blocks& blocks, const std::vector<PageRef>& pages);
+  void keep_under(Cp cp, std::span<const BlockWrite> blocks);
+  void keep_under_staged(Cp cp);
   Status publish(const RootBlock& root);
   Status publish_staged(const RootBlock& root);
   Status put_mark(PublishMark::Kind kind, const RootBlock& root, const StateName& base);
@@ -91,6 +98,7 @@ class MirrorImage {
   Cp published_cp() const { return Cp{root_ ? root_->cp : 0}; }
 
   MirrorStorage& storage_;
+  KeptBlocks kept_;
   StagedDevice device_;
   StagingFile staging_;
   std::shared_ptr<BlockDevice> image_;

@@ -37,6 +37,9 @@ class FileMirrorStorage final : public MirrorStorage {
     if (::unlink(staging_path().c_str()) == 0 || errno == ENOENT) return {};
     return Error(ErrorCode::kIo, "remove " + staging_path() + ": " + std::strerror(errno));
   }
+  Result<std::shared_ptr<BlockDevice>> create_kept(std::uint64_t size_blocks) override {
+    return shared(FileBlockDevice::create_nameless(path_ + ".kept", size_blocks));
+  }
 
  private:
   std::string staging_path() const { return staging_path_of(path_); }

@@ -27,6 +27,8 @@ class MirrorStorage {
   virtual Result<std::shared_ptr<BlockDevice>> open_staging() = 0;
   virtual Result<std::shared_ptr<BlockDevice>> create_staging(std::uint64_t size_blocks) = 0;
   virtual Status remove_staging() = 0;
+  // Room for what is kept of states that were left: empty, and gone with the last who holds it, also after a crash.
+  virtual Result<std::shared_ptr<BlockDevice>> create_kept(std::uint64_t size_blocks) = 0;
 };
 
 // The image at `path` and the staging file beside it, at `path`.staging.

@@ -77,6 +77,10 @@ void NetworkLoop::on_message(PeerId peer, Message message) {
 
 void NetworkLoop::on_hello(PeerId peer, wire::AnyMessage hello) {
   const Id128 sender = std::get<wire::Hello>(hello).sender;
+  if (sender == options_.own_id && !sender.is_zero()) {
+    refuse(peer, wire::RefuseCode::kFailed, "this mirror does not feed itself; give it the address of another one");
+    return;
+  }
   // A process has one connection at a time: when it makes a new one the old one is broken, whether we heard or not.
   if (peer_ && sender == sender_ && !sender.is_zero()) end_session("the primary connected anew");
   if (peer_) {

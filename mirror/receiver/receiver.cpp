@@ -33,6 +33,7 @@ class ReceiverWithThreads final : public Receiver, private NetworkObserver {
   ~ReceiverWithThreads() override { stop(); }
 
   BlockDevice& device() override { return image_->device(); }
+  KeptBlocks& kept() override { return image_->kept(); }
 
   Status show(MirrorTarget& target) override {
     TARNFS_TRY(image_->attach(target));
@@ -137,8 +138,10 @@ class ReceiverWithThreads final : public Receiver, private NetworkObserver {
       return Answer{0, *want, {}};
     }
     set_state(ReceiverState::kPublishing);
-    auto published = image_->apply(std::get<wire::Root>(work.message));
+    const auto& root = std::get<wire::Root>(work.message);
+    auto published = image_->apply(root);
     if (!published.ok()) return refusal(published.error());
+    if (options_.kept.feed != nullptr) options_.kept.feed->on_adopted(*image_->root(), root.block_count * kBlockSize);
     MutexLock lock(mutex_);
     status_.last_publish = options_.clock->now();
     return Answer{0, *published, {}};
@@ -218,7 +221,7 @@ std::string_view name_of(ReceiverState state) {
 }
 
 Result<std::unique_ptr<Receiver>> Receiver::open(MirrorStorage& storage, const ReceiverOptions& options) {
-  TARNFS_ASSIGN(std::unique_ptr<MirrorImage> image, MirrorImage::open(storage));
+  TARNFS_ASSIGN(std::unique_ptr<MirrorImage> image, MirrorImage::open(storage, options.kept));
   return std::unique_ptr<Receiver>(std::make_unique<ReceiverWithThreads>(std::move(image), options));
 }
 

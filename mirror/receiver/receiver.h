@@ -29,6 +29,7 @@
 #include "common/clock.h"
 #include "common/replication.h"
 #include "common/result.h"
+#include "mirror/receiver/kept_blocks.h"
 #include "mirror/receiver/mirror_storage.h"
 #include "mirror/receiver/staged_device.h"
 
@@ -38,6 +39,10 @@ struct ReceiverOptions {
   std::uint64_t window_bytes = std::uint64_t{64} << 20;  // received and not yet applied
   std::uint64_t silence_max_ms = 15000;                  // a primary that is silent for so long is gone
   Clock* clock = &system_clock();
+  // Of the senders to mirrors of this mirror, which are not let in: it does not feed itself. Zero: there are none.
+  Id128 own_id;
+  // For mirrors of this mirror: what is kept for them, and who is told of each published root (the feed of `kept`).
+  KeptOptions kept;
 };
 
 enum class ReceiverState {
@@ -73,6 +78,8 @@ class Receiver {
 
   // What the read-only volume is opened on, before start().
   virtual BlockDevice& device() = 0;
+  // What mirrors of this mirror pin.
+  virtual KeptBlocks& kept() = 0;
   // Shows the newest root in `target`, if there is one: what start() does first, for those who mount before it.
   virtual Status show(MirrorTarget& target) = 0;
   // Shows the newest root in `target` unless show() did, and serves primaries until stop().

@@ -20,6 +20,9 @@ class ChangeFanOut final : public ChangeFeed {
   void on_published(const RootBlock& root) override {
     for (ChangeFeed* feed : feeds_) feed->on_published(root);
   }
+  void on_adopted(const RootBlock& root, std::uint64_t received_bytes) override {
+    for (ChangeFeed* feed : feeds_) feed->on_adopted(root, received_bytes);
+  }
   void on_pin_lost(const LostPin& lost) override {
     for (ChangeFeed* feed : feeds_) feed->on_pin_lost(lost);
   }

@@ -25,16 +25,16 @@ SenderOptions with_id(SenderOptions options) {
   return options;
 }
 
-std::string text_of(const LostPin& lost, bool of_copy) {
+std::string text_of(const LostPin& lost, bool of_copy, const std::string& pin_size_option) {
   const std::string cp = std::to_string(lost.cp.value);
-  const std::string option = lost.why == PinLoss::kSize ? "pin_size=" : "pin_age=";
+  const std::string option = lost.why == PinLoss::kSize ? pin_size_option : "pin_age=";
   std::string text = of_copy ? "the blocks of cp " + cp + ", which is being copied to it, are kept no longer"
                              : "the blocks of its last published root, cp " + cp + ", are kept no longer";
   text += ", as " + option + " says: they held " + std::to_string(lost.held_bytes) + " bytes, and the root was left " +
           std::to_string(lost.age_ns / kNsPerSecondInteger) + " s ago; ";
   text += of_copy ? "the copy may have to begin again with a newer root, then it sends what the mirror lacks"
                   : "it stays readable, and all its blocks are compared when it catches up";
-  return text + "; see why it is behind, or mount with a larger " + option;
+  return text + "; see why it is behind, or give a larger " + option;
 }
 
 class SenderWithThread final : public Sender, private SessionHost {
@@ -58,6 +58,15 @@ class SenderWithThread final : public Sender, private SessionHost {
     changed_.notify_all();
   }
 
+  void on_adopted(const RootBlock& root, std::uint64_t received_bytes) override {
+    MutexLock lock(mutex_);
+    queue_.note_newest(Cp{root.cp});
+    lag_.add_bytes(received_bytes);
+    lag_.add_cp(Cp{root.cp}, root.used_blocks * kBlockSize);
+    if (channel_ != nullptr) channel_->wake();
+    changed_.notify_all();
+  }
+
   void on_pin_lost(const LostPin& lost) override {
     bool of_copy = false;
     {
@@ -70,7 +79,8 @@ class SenderWithThread final : public Sender, private SessionHost {
       if (!of_copy && lost.why != PinLoss::kSpace) compare_due_ = true;
       changed_.notify_all();
     }
-    if (lost.why != PinLoss::kSpace) log_warning("mirror " + options_.url + ": " + text_of(lost, of_copy));
+    if (lost.why != PinLoss::kSpace)
+      log_warning("mirror " + options_.url + ": " + text_of(lost, of_copy, options_.pin_size_option));
   }
 
   void start(ReplicationSource& source) override {
@@ -81,12 +91,7 @@ class SenderWithThread final : public Sender, private SessionHost {
       stopping_ = false;
       state_ = SenderState::kConnecting;
     }
-    const Timestamp created{source.superblock().created_seconds, 0};
-    const RootBlock newest = source.newest_root();
-    {
-      MutexLock lock(mutex_);
-      lag_.begin(Cp{newest.cp}, newest.used_blocks * kBlockSize, created);
-    }
+    begin_lag(source);
     thread_ = std::thread([this, &source] { run(source); });
   }
 
@@ -167,19 +172,41 @@ class SenderWithThread final : public Sender, private SessionHost {
     bool published = false;
     bool refused = false;
     bool diverged = false;
+    Cp ahead;  // the mirror has this one, which the source has not got yet
   };
+
+  void begin_lag(ReplicationSource& source) {
+    const Timestamp created{source.superblock().created_seconds, 0};
+    const RootBlock newest = source.newest_root();
+    MutexLock lock(mutex_);
+    lag_.begin(Cp{newest.cp}, newest.used_blocks * kBlockSize, created);
+  }
+
+  // A source that is a mirror has nothing to send before its first root. False when something else is to be done.
+  bool wait_for_root(ReplicationSource& source) {
+    if (source.newest_root().cp != 0) return true;
+    {
+      MutexLock lock(mutex_);
+      while (queue_.newest().value == 0 && !stopping_ && !paused_) changed_.wait(mutex_);
+      if (stopping_ || paused_) return false;
+    }
+    begin_lag(source);
+    return true;
+  }
 
   void run(ReplicationSource& source) {
     std::uint64_t backoff_ms = options_.backoff_min_ms;
     set_backoff(backoff_ms);
     while (!stopping()) {
       if (wait_while_paused()) backoff_ms = options_.backoff_min_ms;
+      if (!wait_for_root(source)) continue;
       if (stopping()) break;
       const Ended ended = run_connection(source);
       if (ended.published) backoff_ms = options_.backoff_min_ms;
       if (ended.diverged) forget_mirror_root();
       set_state(ended.diverged ? SenderState::kDiverged : SenderState::kConnecting);
-      back_off(ended.diverged ? options_.diverged_retry_ms : backoff_ms);
+      const bool is_long = ended.diverged || ended.ahead.value != 0;
+      back_off(is_long ? options_.diverged_retry_ms : backoff_ms, ended.ahead);
       backoff_ms = std::min(2 * backoff_ms, options_.backoff_max_ms);
       set_backoff(backoff_ms);
     }
@@ -197,7 +224,7 @@ class SenderWithThread final : public Sender, private SessionHost {
     const Error reason = session.run();
     set_channel(nullptr);
     if (reason.code() != ErrorCode::kCanceled) note_error(reason);
-    return {session.published(), reason.code() == ErrorCode::kRefused, session.diverged()};
+    return {session.published(), reason.code() == ErrorCode::kRefused, session.diverged(), session.ahead()};
   }
 
   void set_channel(Channel* channel) {
@@ -236,10 +263,12 @@ class SenderWithThread final : public Sender, private SessionHost {
     changed_.notify_all();
   }
 
-  void back_off(std::uint64_t wait_ms) {
+  // `ahead`, if it is one, ends it when the source has got there.
+  void back_off(std::uint64_t wait_ms, Cp ahead) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
     MutexLock lock(mutex_);
     while (!stopping_ && !reconnect_asked_ && !paused_) {
+      if (ahead.value != 0 && queue_.newest() >= ahead) break;
       const auto left = deadline - std::chrono::steady_clock::now();
       if (left <= left.zero()) break;
       changed_.wait_for(mutex_, left);
@@ -337,9 +366,12 @@ class SenderWithThread final : public Sender, private SessionHost {
       MutexLock lock(mutex_);
       if (state_ == state) return;
       state_ = state;
-      became_live = state == SenderState::kLive;
+      // A mirror of a mirror catches up with each root: that is told once.
+      became_live = state == SenderState::kLive && !(options_.source_is_mirror && was_live_);
+      if (state == SenderState::kLive) was_live_ = true;
+      if (!is_connected(state)) was_live_ = false;
       if (state != SenderState::kCatchingUp) catch_up_done_ = catch_up_total_ = 0;
-      if (became_live) {
+      if (state == SenderState::kLive) {
         last_error_.clear();
         logged_error_.clear();
       }
@@ -489,6 +521,7 @@ class SenderWithThread final : public Sender, private SessionHost {
   bool paused_ TARNFS_GUARDED_BY(mutex_) = false;
   std::uint64_t limit_bytes_ TARNFS_GUARDED_BY(mutex_) = 0;
   bool reconnect_asked_ TARNFS_GUARDED_BY(mutex_) = false;
+  bool was_live_ TARNFS_GUARDED_BY(mutex_) = false;  // on this connection
   std::uint64_t backoff_ms_ TARNFS_GUARDED_BY(mutex_) = 0;
   SenderState state_ TARNFS_GUARDED_BY(mutex_) = SenderState::kConnecting;
   Cp mirror_cp_ TARNFS_GUARDED_BY(mutex_);

@@ -24,6 +24,9 @@
 //   diverged    -> connecting: after a long back-off, or when reconnect_now() asks
 //   any         -> paused: pause(), until resume()
 //
+// The source may be a mirror (source_is_mirror). It announces whole roots only, so that each one is a catch-up; the
+// first connection waits for its first root; and a mirror that is ahead of it is left alone until it has got there.
+//
 // Thread safety: all functions may be called from any thread, but start() and stop() only from one.
 // Ownership: the source must outlive stop(). Announced pages are shared until they were sent.
 // Errors: what goes wrong on the connection is in status() and in the log, each text once.
@@ -58,6 +61,9 @@ struct SenderOptions {
   std::uint64_t refusal_patience_ms = 5000;  // a refusal that lasts longer ends wait_published()
   // Called when status().state has changed, by the sender's thread, under no lock. May be empty.
   std::function<void()> on_state_changed;
+  // The source is a mirror itself: it may have no state yet, and be behind the mirror that it feeds.
+  bool source_is_mirror = false;
+  std::string pin_size_option = "pin_size=";  // for messages
   Clock* clock = &system_clock();
 };
 

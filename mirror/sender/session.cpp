@@ -72,6 +72,7 @@ Status Session::handshake() {
   const RootBlock ours = source_.newest_root();
   const Superblock superblock = source_.superblock();
   told_size_blocks_ = superblock.size_blocks;
+  told_epoch_ = state_of(ours).epoch;
   TARNFS_TRY(send(hello_of(superblock, ours, options_.id)));
   TARNFS_FAILPOINT("primary: Hello sent");
   while (!welcome_) TARNFS_TRY(pump(true));
@@ -92,6 +93,12 @@ Status Session::judge(const wire::Welcome& welcome, const RootBlock& ours) {
   theirs.cp = welcome.cp;
   theirs.root_checksum = welcome.root_checksum;
   if (welcome.cp.value == 0) return peer_fault("a state without a cp");
+  if (options_.source_is_mirror && welcome.cp > Cp{ours.cp} && !knows_end_of(ours, welcome.epoch)) {
+    ahead_ = welcome.cp;
+    return Error(ErrorCode::kRefused, "the mirror at " + options_.url + " has cp " + std::to_string(welcome.cp.value) +
+                                          ", and this one is still at cp " + std::to_string(ours.cp) +
+                                          "; it goes on when this one has got there");
+  }
   // A volume that went back to an older state, and on from there, has other roots of the same cps.
   const auto known = source_.root_checksum(welcome.cp);
   const Relation relation = relation_of(theirs, ours);
@@ -120,7 +127,7 @@ Status Session::stream() {
         TARNFS_TRY(send_batch(step.cp, step.blocks));
         break;
       case ChangeQueue::Step::Kind::kRoot:
-        TARNFS_TRY(check_size(*step.root));
+        TARNFS_TRY(check_told(*step.root));
         TARNFS_TRY(send_root(*step.root));
         break;
       case ChangeQueue::Step::Kind::kCatchUp:
@@ -139,7 +146,7 @@ Status Session::catch_up() {
   const PinnedRoot pinned = source_.pin_newest_root();
   const ScopedPin pin(source_, host_, pinned.pin);
   const Cp cp{pinned.root.cp};
-  TARNFS_TRY(check_size(pinned.root));
+  TARNFS_TRY(check_told(pinned.root));
   const bool compares_all = host_.compare_due();
   const Cp since = compares_all ? Cp{0} : stream_base_;
   host_.on_catch_up(since.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
@@ -154,9 +161,11 @@ Status Session::catch_up() {
   return {};
 }
 
-Status Session::check_size(const RootBlock& root) const {
-  if (root.size_blocks == told_size_blocks_) return {};
-  return Error(ErrorCode::kCanceled, "the volume has grown; the next connection tells the mirror");
+Status Session::check_told(const RootBlock& root) const {
+  const bool has_epoch = state_of(root).epoch == told_epoch_ || follows_epoch(root, told_epoch_);
+  if (root.size_blocks == told_size_blocks_ && has_epoch) return {};
+  return Error(ErrorCode::kCanceled,
+               "the volume has grown or has another writer; the next connection tells the mirror");
 }
 
 Status Session::send_changed(const RootBlock& root) {
@@ -275,6 +284,7 @@ Status Session::send_root(const RootBlock& root) {
   host_.on_root_sent(Cp{root.cp}, root.checksum);
   since_root_.reset();
   stream_base_ = Cp{root.cp};
+  told_epoch_ = state_of(root).epoch;
   TARNFS_TRY(send(message));
   TARNFS_FAILPOINT("primary: Root sent");
   return {};

@@ -6,7 +6,8 @@
 //   2. Every Root follows exactly the blocks it counts; `stream_base_` is the cp of the last Root sent, or of the
 //      mirror's state at the handshake.
 //   3. What the mirror has published is pinned by the host; a root that is being copied by the session.
-//   4. The volume has the size that the Hello told: when it has grown, the session ends and the next Hello tells it.
+//   4. The volume has the size that the Hello told, and its epoch or the one right after it: when it has others, the
+//      session ends and the next Hello tells them. A mirror that feeds another may pass over epochs.
 //
 // Thread safety: one thread; SessionHost's functions may take locks.
 // Errors: run() returns why it ended: kCanceled when stopping, kRefused from the mirror or by us, kDisconnected,
@@ -80,6 +81,8 @@ class Session {
   bool published() const { return published_; }
   // The mirror has what we never had.
   bool diverged() const { return diverged_; }
+  // The mirror has a cp that this source has not got yet; 0: it has not.
+  Cp ahead() const { return ahead_; }
 
  private:
   // A ping may wait for a quarter of the time after which the mirror counts as dead.
@@ -90,7 +93,7 @@ class Session {
   Status stream();
   bool may_compare() const;
   Status catch_up();
-  Status check_size(const RootBlock& root) const;
+  Status check_told(const RootBlock& root) const;
   Status send_changed(const RootBlock& root);
   Status offer_changed(const RootBlock& root, Cp since);
   Status offer(const RootBlock& root, const std::vector<BlockPointer>& blocks);
@@ -121,8 +124,10 @@ class Session {
   bool published_ = false;
   bool diverged_ = false;
   bool is_known_ours_ = true;  // what the mirror has
+  Cp ahead_;
   std::uint64_t window_bytes_ = 0;
   std::uint64_t told_size_blocks_ = 0;  // by the Hello
+  Epoch told_epoch_;                    // by it, or the last root
 
   Cp stream_base_;
   Cp mirror_cp_;

@@ -6,6 +6,10 @@
 namespace tarnfs {
 namespace {
 
+std::span<const HistoryEntry> ended_epochs(const RootBlock& root) {
+  return std::span(root.history).first(std::min<std::size_t>(root.history_count, kHistoryMax));
+}
+
 Relation relation_in_epoch(const StateName& theirs, const RootBlock& ours) {
   if (theirs.cp.value == ours.cp) {
     return theirs.root_checksum == ours.checksum ? Relation::kEqual : Relation::kDiverged;
@@ -19,7 +23,7 @@ Relation relation_in_epoch(const StateName& theirs, const RootBlock& ours) {
 
 Relation relation_of(const StateName& theirs, const RootBlock& ours) {
   if (theirs.epoch.bytes == ours.epoch) return relation_in_epoch(theirs, ours);
-  const auto ended = std::span(ours.history).first(std::min<std::size_t>(ours.history_count, kHistoryMax));
+  const auto ended = ended_epochs(ours);
   const auto found = std::find_if(ended.begin(), ended.end(),
                                   [&](const HistoryEntry& entry) { return entry.epoch == theirs.epoch.bytes; });
   if (found == ended.end()) {
@@ -29,6 +33,16 @@ Relation relation_of(const StateName& theirs, const RootBlock& ours) {
   if (theirs.cp.value > found->last_cp) return Relation::kDiverged;
   // The first epoch of a volume is that of mkfs, with one cp, or comes from a release that knew no other epochs.
   return found == ended.begin() && found->last_cp > 1 ? Relation::kUnproven : Relation::kBehind;
+}
+
+bool follows_epoch(const RootBlock& root, const Epoch& before) {
+  const auto ended = ended_epochs(root);
+  return !ended.empty() && ended.back().epoch == before.bytes;
+}
+
+bool knows_end_of(const RootBlock& ours, const Epoch& epoch) {
+  const auto ended = ended_epochs(ours);
+  return std::any_of(ended.begin(), ended.end(), [&](const HistoryEntry& entry) { return entry.epoch == epoch.bytes; });
 }
 
 }  // namespace tarnfs

@@ -22,4 +22,9 @@ enum class Relation {
 // How the state `theirs` (of the same volume) stands to our state `ours`.
 Relation relation_of(const StateName& theirs, const RootBlock& ours);
 
+// The first root of a mount begins an epoch, and the one before it ends there: is that `before`?
+bool follows_epoch(const RootBlock& root, const Epoch& before);
+// Does our history say where this epoch ended? If not, a cp of it that we have not reached may come to us yet.
+bool knows_end_of(const RootBlock& ours, const Epoch& epoch);
+
 }  // namespace tarnfs

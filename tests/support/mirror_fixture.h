@@ -301,6 +301,10 @@ class FakeTarget final : public MirrorTarget {
     ++asked_[address];
     return shown_ && shown_->contains(address);
   }
+  Result<bool> in_use_by(const RootBlock& root, Address address) override {
+    const auto state = book_.find(root.checksum);
+    return state && state->contains(address);
+  }
 
   std::shared_ptr<const State> shown() const {
     MutexLock lock(mutex_);
@@ -546,6 +550,10 @@ class MemoryMirrorStorage final : public MirrorStorage {
     return disk_.create(RecordingDisk::File::kStaging, size_blocks);
   }
   Status remove_staging() override { return disk_.remove(RecordingDisk::File::kStaging); }
+  // Nothing of it survives, so it is no part of the disk's log.
+  Result<std::shared_ptr<BlockDevice>> create_kept(std::uint64_t size_blocks) override {
+    return std::shared_ptr<BlockDevice>(std::make_shared<MemoryBlockDevice>(size_blocks));
+  }
 
  private:
   RecordingDisk& disk_;

@@ -41,8 +41,8 @@ class HookedDevice final : public BlockDevice {
     }
     return {};
   }
-  Status read_other_copy(Address address, std::span<std::byte, kBlockSize> out) override {
-    if (!replaced.contains(address.value)) return Error(ErrorCode::kNotFound);
+  Status read_other_copy(Address address, std::size_t number, std::span<std::byte, kBlockSize> out) override {
+    if (number > 0 || !replaced.contains(address.value)) return Error(ErrorCode::kNotFound);
     return base_.read(address, out);
   }
   Status write(Address first, std::span<const PageRef> pages) override {

@@ -31,6 +31,7 @@ class LimitedVolume final : public ChangeFeed {
 
   void on_blocks(Cp, std::span<const BlockWrite>) override {}
   void on_published(const RootBlock&) override {}
+  void on_adopted(const RootBlock&, std::uint64_t) override {}
   void on_pin_lost(const LostPin& lost) override {
     MutexLock lock(mutex_);
     lost_.push_back(lost);

@@ -14,6 +14,7 @@
 
 #include "mirror/receiver/receiver.h"
 #include "mirror/sender/sender.h"
+#include "tests/support/device_mirror_storage.h"
 #include "tests/support/memory_channel.h"
 #include "tests/support/test_volume.h"
 
@@ -23,35 +24,6 @@ using namespace tarnfs::testing;
 namespace {
 
 constexpr std::chrono::milliseconds kPatience{60000};
-
-// Two simulated devices that outlive the receiver, as files do.
-class DeviceStorage final : public MirrorStorage {
- public:
-  std::string name() const override { return "mirror"; }
-  Result<std::shared_ptr<BlockDevice>> open_image() override { return open(image); }
-  Result<std::shared_ptr<BlockDevice>> create_image(std::uint64_t size_blocks) override {
-    image = std::make_shared<MemoryBlockDevice>(size_blocks);
-    return std::shared_ptr<BlockDevice>(image);
-  }
-  Result<std::shared_ptr<BlockDevice>> open_staging() override { return open(staging); }
-  Result<std::shared_ptr<BlockDevice>> create_staging(std::uint64_t size_blocks) override {
-    staging = std::make_shared<MemoryBlockDevice>(size_blocks);
-    return std::shared_ptr<BlockDevice>(staging);
-  }
-  Status remove_staging() override {
-    staging = nullptr;
-    return {};
-  }
-
-  std::shared_ptr<MemoryBlockDevice> image;
-  std::shared_ptr<MemoryBlockDevice> staging;
-
- private:
-  static Result<std::shared_ptr<BlockDevice>> open(const std::shared_ptr<MemoryBlockDevice>& device) {
-    if (device == nullptr) return Error(ErrorCode::kNotFound, "no such file");
-    return std::shared_ptr<BlockDevice>(device);
-  }
-};
 
 class Mirror {
  public:
