@@ -14,6 +14,7 @@ using Json = nlohmann::ordered_json;
 
 Json json_of(const PeerReport& peer) {
   Json json = {
+      {"role", peer.role},
       {"url", peer.url},
       {"state", peer.state},
       {"mode", peer.mode},
@@ -58,6 +59,7 @@ WaitSummary wait_of(const Json& json) {
 
 PeerReport peer_of(const Json& json) {
   PeerReport peer;
+  peer.role = json.value("role", "mirror");
   peer.url = json.value("url", "");
   peer.state = json.value("state", "");
   peer.mode = json.value("mode", "");
@@ -113,7 +115,8 @@ StatusReport report_of(const Json& json) {
 }
 
 std::string text_of(const PeerReport& peer) {
-  std::string text = fmt::format("  mirror      {}  {}{}", peer.url, peer.state, peer.encrypted ? ", encrypted" : "");
+  std::string text =
+      fmt::format("  {:<11} {}  {}{}", peer.role, peer.url, peer.state, peer.encrypted ? ", encrypted" : "");
   if (peer.limit_bytes_per_second > 0) {
     text += fmt::format(", at most {} per second", format_size(peer.limit_bytes_per_second));
   }

@@ -23,8 +23,9 @@ struct CopyProgress {
   double eta_seconds = 0;
 };
 
-// The other side: a mirror for a primary, the primary for a mirror.
+// An other side: a mirror that is fed from here, or, first at a mirror, the one that feeds it.
 struct PeerReport {
+  std::string role = "mirror";  // mirror or primary
   std::string url;
   std::string state;       // connecting, live, catching_up, resyncing, diverged, paused
   std::string mode;        // async

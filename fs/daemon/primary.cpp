@@ -19,6 +19,7 @@
 #include "fs/daemon/image_lock.h"
 #include "fs/daemon/umount_registration.h"
 #include "mirror/channel/zmq_channel.h"
+#include "mirror/report/peer_report.h"
 
 namespace tarnfs {
 namespace {
@@ -31,31 +32,6 @@ constexpr std::chrono::seconds kDetachedMax{20};
 constexpr std::chrono::hours kMirrorWaitMax{24 * 365};
 // What is trimmed before it is asked whether the daemon is to end.
 constexpr std::uint64_t kTrimStepBytes = 1ULL << 30;
-
-PeerReport report_of(const SenderStatus& status, bool encrypted) {
-  PeerReport peer;
-  peer.encrypted = encrypted;
-  peer.url = status.url;
-  peer.state = std::string(name_of(status.state));
-  peer.mode = status.mode;
-  peer.error = status.last_error;
-  peer.published_cp = status.published_cp.value;
-  peer.lag_cps = status.lag_cps;
-  peer.lag_bytes = status.lag_bytes;
-  peer.lag_seconds = status.lag_seconds;
-  peer.limit_bytes_per_second = status.limit_bytes_per_second;
-  peer.held_bytes = status.held_bytes;
-  peer.pins_lost = status.pins_lost;
-  peer.compare_due = status.compare_due;
-  peer.sent_bytes = status.sent_bytes;
-  peer.wire_bytes = status.wire_bytes;
-  peer.compression_ratio = status.compression_ratio;
-  peer.rtt_ms = status.rtt_ms;
-  if (status.state == SenderState::kCatchingUp) {
-    peer.copy = CopyProgress{status.bytes_done, status.bytes_total, status.eta_seconds};
-  }
-  return peer;
-}
 
 // An argument that is a number of bytes; `otherwise` when it is missing.
 Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string& name, std::uint64_t otherwise) {
@@ -342,7 +318,7 @@ Result<std::string> Primary::answer_status() {
   report.closing = closing_;
   report.stop_reason = status.stop_reason;
   for (const auto& sender : senders_)
-    report.mirrors.push_back(report_of(sender->status(), !options_.keys_directory.empty()));
+    report.mirrors.push_back(peer_report_of(sender->status(), !options_.keys_directory.empty()));
   return to_json(report);
 }
 

@@ -126,7 +126,8 @@ int pause(const Arguments& arguments) {
     const auto found = daemon_of(arguments.target, default_control_directory());
     if (!found.ok()) return tell_failure(kProgram, found.error().in("pause"));
     const auto& mirrors = found->status.mirrors;
-    if (std::all_of(mirrors.begin(), mirrors.end(), [](const PeerReport& peer) { return peer.state == "paused"; })) {
+    if (std::all_of(mirrors.begin(), mirrors.end(),
+                    [](const PeerReport& peer) { return peer.role != "mirror" || peer.state == "paused"; })) {
       return kExitDone;
     }
     if (std::chrono::steady_clock::now() > deadline) break;

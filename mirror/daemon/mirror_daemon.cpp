@@ -10,10 +10,15 @@
 #include "fs/control/client.h"
 #include "fs/control/server.h"
 #include "fs/control/status_report.h"
+#include "fs/control/text.h"
 #include "fs/engine/volume.h"
 #include "fs/fuse/mount.h"
 #include "mirror/channel/zmq_channel.h"
+#include "mirror/receiver/mirror_source.h"
 #include "mirror/receiver/receiver.h"
+#include "mirror/report/peer_report.h"
+#include "mirror/sender/change_fan_out.h"
+#include "mirror/sender/sender.h"
 
 namespace tarnfs {
 namespace {
@@ -36,20 +41,22 @@ class RunningMirror final : public MirrorDaemon {
   Status start() {
     TARNFS_TRY(check_listen_url(options_.listen_url));
     TARNFS_TRY(check_keys(options_.listen_url, options_.keys_directory));
-    ZmqOptions channel_options;
-    channel_options.keys_directory = options_.keys_directory;
-    channel_options.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
-    channel_options.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
+    TARNFS_TRY(make_senders());
     ReceiverOptions receiver_options;
     receiver_options.silence_max_ms = kSilencePerDead * options_.dead_after_ms;
+    receiver_options.own_id = id_;
+    receiver_options.kept.limit_bytes = options_.pin_size_bytes;
+    if (!senders_.empty()) receiver_options.kept.feed = &fan_out_;
     TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, receiver_options));
-    TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url, channel_options));
+    TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url, channel_options()));
     address_ = channel->address();
     VolumeOptions volume_options;
     volume_options.mode = VolumeMode::kMirror;
     TARNFS_ASSIGN(volume_, Volume::open(receiver_->device(), volume_options));
     TARNFS_TRY(receiver_->show(*volume_));
     TARNFS_TRY(mount());
+    source_.emplace(*volume_, receiver_->kept());
+    for (const auto& sender : senders_) sender->start(*source_);
     TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
     TARNFS_TRY(start_control());
     log_info(options_.image + " listens on " + address_ + (options_.keys_directory.empty() ? "" : ", with keys"));
@@ -59,6 +66,7 @@ class RunningMirror final : public MirrorDaemon {
   void stop() override {
     control_.reset();
     if (receiver_) receiver_->stop();
+    for (const auto& sender : senders_) sender->stop();
     if (volume_) volume_->set_view_listener(nullptr);
     if (mount_) unmount();
     mount_.reset();
@@ -70,6 +78,30 @@ class RunningMirror final : public MirrorDaemon {
   }
 
  private:
+  ZmqOptions channel_options() const {
+    ZmqOptions channel_options;
+    channel_options.keys_directory = options_.keys_directory;
+    channel_options.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
+    channel_options.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
+    return channel_options;
+  }
+
+  Status make_senders() {
+    for (const std::string& url : options_.mirrors) {
+      SenderOptions sender_options;
+      sender_options.url = url;
+      sender_options.id = id_;
+      sender_options.source_is_mirror = true;
+      sender_options.pin_size_option = "--pin-size ";
+      sender_options.ping_interval_ms = options_.ping_interval_ms;
+      sender_options.dead_ms = options_.dead_after_ms;
+      TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options()));
+      senders_.push_back(Sender::create(std::move(sender_options)));
+      fan_out_.add(*senders_.back());
+    }
+    return {};
+  }
+
   Status mount() {
     if (options_.mountpoint.empty()) return {};
     FuseMountOptions mount_options;
@@ -100,8 +132,42 @@ class RunningMirror final : public MirrorDaemon {
         options_.control_socket.empty() ? default_control_path(options_.image) : options_.control_socket;
     std::map<std::string, ControlCommand> commands;
     commands["status"].run = [this](const ControlRequest&) -> Result<std::string> { return to_json(report()); };
+    commands["pause"].run = [this](const ControlRequest&) { return answer_pause(true); };
+    commands["resume"].run = [this](const ControlRequest&) { return answer_pause(false); };
+    commands["limit"].run = [this](const ControlRequest& request) { return answer_limit(request); };
     TARNFS_ASSIGN(control_, ControlServer::start(path, std::move(commands)));
     return {};
+  }
+
+  Status check_has_mirror() const {
+    if (!senders_.empty()) return {};
+    return Error(ErrorCode::kInvalid,
+                 options_.image + " has no mirror of its own; start tarn-mirrord with --mirror tcp://HOST:PORT");
+  }
+
+  Result<std::string> answer_pause(bool pause) {
+    TARNFS_TRY(check_has_mirror());
+    for (const auto& sender : senders_) {
+      if (pause) {
+        sender->pause();
+      } else {
+        sender->resume();
+      }
+    }
+    return std::string("{}");
+  }
+
+  Result<std::string> answer_limit(const ControlRequest& request) {
+    TARNFS_TRY(check_has_mirror());
+    const auto rate = request.arguments.find("rate");
+    std::uint64_t bytes_per_second = 0;
+    if (rate != request.arguments.end()) {
+      const auto parsed = parse_size(rate->second);
+      if (!parsed.ok()) return Error(ErrorCode::kInvalid, "rate: " + parsed.error().message());
+      bytes_per_second = *parsed;
+    }
+    for (const auto& sender : senders_) sender->limit(bytes_per_second);
+    return fmt::format("{{\"limit_bytes_per_second\":{}}}", bytes_per_second);
   }
 
   StatusReport report() const {
@@ -130,6 +196,7 @@ class RunningMirror final : public MirrorDaemon {
     report.read_only = true;
     if (status.state == ReceiverState::kStopped) report.stop_reason = status.last_error;
     PeerReport peer;
+    peer.role = "primary";
     peer.url = address_;
     peer.state = status.connected ? "live" : "connecting";
     peer.mode = "async";
@@ -142,6 +209,9 @@ class RunningMirror final : public MirrorDaemon {
       peer.compression_ratio = static_cast<double>(peer.sent_bytes) / static_cast<double>(peer.wire_bytes);
     }
     report.mirrors.push_back(std::move(peer));
+    for (const auto& sender : senders_) {
+      report.mirrors.push_back(peer_report_of(sender->status(), !options_.keys_directory.empty()));
+    }
     return report;
   }
 
@@ -149,8 +219,12 @@ class RunningMirror final : public MirrorDaemon {
   const std::unique_ptr<MirrorStorage> storage_;
   std::string address_;
   std::atomic<bool> mounted_{false};
+  const Id128 id_ = system_clock().random_id();  // of all senders
+  ChangeFanOut fan_out_;
+  std::vector<std::unique_ptr<Sender>> senders_;
   std::unique_ptr<Receiver> receiver_;
   std::unique_ptr<Volume> volume_;
+  std::optional<MirrorSource> source_;
   std::unique_ptr<FuseMount> mount_;  // written before the receiver starts and after it and control stopped
   std::unique_ptr<ControlServer> control_;
 };

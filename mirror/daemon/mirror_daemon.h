@@ -1,8 +1,10 @@
-// The mirror process: receiver, read-only volume, mount and control socket, joined.
+// The mirror process: receiver, read-only volume, mount, senders to mirrors of its own and control socket, joined.
 //
 // Invariants:
 //   1. The image is locked before the port is taken, and both before anything is mounted.
 //   2. The volume is opened on what the receiver shows, after an interrupted publish was finished.
+//   3. Senders are told of roots by the receiver, and read what the volume shows: they end after the one and before the
+//      other.
 //
 // Thread safety: main thread only.
 // Ownership: parts are destroyed in the reverse order of their making; see stop().
@@ -12,7 +14,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "common/result.h"
 
@@ -20,10 +24,12 @@ namespace tarnfs {
 
 struct MirrorDaemonOptions {
   std::string listen_url;
-  std::string image;           // absolute
-  std::string mountpoint;      // absolute; empty: not mounted
-  std::string control_socket;  // empty: the default one for this image
-  std::string keys_directory;  // absolute; empty: listens on loopback only
+  std::string image;                            // absolute
+  std::string mountpoint;                       // absolute; empty: not mounted
+  std::string control_socket;                   // empty: the default one for this image
+  std::string keys_directory;                   // absolute; empty: listens on loopback, and connects to it, only
+  std::vector<std::string> mirrors;             // URLs of mirrors of this mirror
+  std::optional<std::uint64_t> pin_size_bytes;  // most that is kept of states that are sent on; none: the default
   std::uint64_t ping_interval_ms = 1000;
   std::uint64_t dead_after_ms = 5000;  // a primary that is silent for so long is gone
 };

@@ -18,11 +18,13 @@ namespace {
 using namespace tarnfs;
 
 constexpr const char* kProgram = "tarn-mirrord";
+constexpr std::uint64_t kPinSizeMinBytes = std::uint64_t{1} << 20;
 
 struct Arguments {
   MirrorDaemonOptions daemon;
   std::string ping_interval;
   std::string dead_after;
+  std::string pin_size;
   bool foreground = false;
 };
 
@@ -52,12 +54,31 @@ Status take_heartbeat(Arguments& arguments) {
   return Error(ErrorCode::kUsage, "--ping-interval and --dead-after: " + timing.error().message());
 }
 
+Status take_pin_size(Arguments& arguments) {
+  if (arguments.pin_size.empty()) return {};
+  if (arguments.pin_size == "none") {
+    arguments.daemon.pin_size_bytes = ~std::uint64_t{0};
+    return {};
+  }
+  const auto size_bytes = parse_size(arguments.pin_size);
+  if (!size_bytes.ok()) return Error(ErrorCode::kUsage, "--pin-size: " + size_bytes.error().message());
+  if (*size_bytes < kPinSizeMinBytes) {
+    return Error(ErrorCode::kUsage, "--pin-size: it is too small; give at least " + format_size(kPinSizeMinBytes));
+  }
+  arguments.daemon.pin_size_bytes = *size_bytes;
+  return {};
+}
+
 Status check(const Arguments& arguments) {
   const std::string help = "; see tarn-mirrord --help";
   if (arguments.daemon.listen_url.empty()) return Error(ErrorCode::kUsage, "--listen is required" + help);
   if (arguments.daemon.image.empty()) return Error(ErrorCode::kUsage, "--image is required" + help);
   const Status url = check_listen_url(arguments.daemon.listen_url);
   if (!url.ok()) return Error(ErrorCode::kUsage, url.error().message() + help);
+  for (const std::string& mirror : arguments.daemon.mirrors) {
+    const Status connect_url = check_connect_url(mirror);
+    if (!connect_url.ok()) return Error(ErrorCode::kUsage, connect_url.error().message() + help);
+  }
   return {};
 }
 
@@ -92,12 +113,16 @@ int main(int argc, char** argv) {
   line.option("--image", arguments.daemon.image, "IMAGE", "the mirror's image; made when it is missing");
   line.option("--mount", arguments.daemon.mountpoint, "DIRECTORY", "show the published state there, read-only");
   line.option("--keys", arguments.daemon.keys_directory, "DIR", "made by tarn keygen; needed but on loopback");
+  line.list("--mirror", arguments.daemon.mirrors, "tcp://HOST:PORT",
+            "a mirror of this one; may be given several times");
+  line.option("--pin-size", arguments.pin_size, "SIZE", "most that is kept of a state while it is sent on");
   line.option("--ping-interval", arguments.ping_interval, "SECONDS", "how often it asks for a sign of life (1)");
   line.option("--dead-after", arguments.dead_after, "SECONDS", "without one the primary counts as gone (5)");
   line.option("--control", arguments.daemon.control_socket, "SOCKET", "where tarn talks to this daemon");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (const Status checked = check(arguments); !checked.ok()) return tell_failure(kProgram, checked.error());
   if (const Status timing = take_heartbeat(arguments); !timing.ok()) return tell_failure(kProgram, timing.error());
+  if (const Status size = take_pin_size(arguments); !size.ok()) return tell_failure(kProgram, size.error());
   arguments.daemon.image = absolute(arguments.daemon.image);
   arguments.daemon.mountpoint = absolute(arguments.daemon.mountpoint);
   arguments.daemon.control_socket = absolute(arguments.daemon.control_socket);
