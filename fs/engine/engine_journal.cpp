@@ -141,14 +141,21 @@ std::uint64_t Engine::unlogged_blocks(std::span<const InodePtr> inodes) {
 
 // False: what no batch can have is among it. What was taken for the batch is in the consistency point that follows.
 bool Engine::compose_batch(Operation& op, std::span<const InodePtr> inodes, JournalBatch& batch) {
-  const NameLog::Taken names = name_log_.take();
-  batch.add_encoded(names.records, names.count);
-  for (const InodeNumber number : names.replacing) {
-    // What is not in memory any more is durable.
-    const InodePtr inode = inodes_.find(number);
-    if (inode == nullptr) continue;
-    WriteLock lock(inode->mutex);
-    if (!log_state(op, *inode, batch)) return false;
+  for (bool again = true; again;) {
+    again = false;
+    const NameLog::Taken names = name_log_.take();
+    batch.add_encoded(names.records, names.count);
+    if (batch.size_blocks() > journal_batch_blocks_max(journal_->size_blocks())) return false;
+    for (const InodeNumber number : names.replacing) {
+      // What is not in memory any more is durable.
+      const InodePtr inode = inodes_.find(number);
+      if (inode == nullptr) continue;
+      WriteLock lock(inode->mutex);
+      if (!log_state(op, *inode, batch)) return false;
+      // An orphan's content may be gone. What took its name away may have been done since the names were taken; without
+      // that it would be there after a crash, and empty.
+      again = again || inode->record.link_count == 0;
+    }
   }
   for (const InodePtr& inode : inodes) {
     WriteLock lock(inode->mutex);
