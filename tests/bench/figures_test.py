@@ -258,7 +258,8 @@ class Summaries(unittest.TestCase):
         )
 
     def test_every_goal_is_in_a_suite_that_there_is(self):
-        for suite, *_ in (*figures.GOALS, *figures.LIMITS, *figures.LEASTS, *figures.MIRROR_GOALS, *figures.MIRROR_LIMITS):
+        alone = (*figures.GOALS, *figures.LIMITS, *figures.LEASTS)
+        for suite, *_ in (*alone, *figures.MIRROR_GOALS, *figures.MIRROR_LIMITS):
             self.assertIn(suite, report.SUITE_TITLES)
 
     def test_every_suite_has_a_title(self):

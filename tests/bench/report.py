@@ -48,8 +48,8 @@ MIXED_METHOD = (
     "cp_wait_p999_ms is what tarnfs says that its operations waited for consistency points since the mount."
 )
 PUBLISH_METHOD = (
-    "A file is written anew, of random bytes, and then a consistency point is taken: durable is when its root is in the "
-    "image, published when the mirror shows it, both from the call on."
+    "A file is written anew, of random bytes, and then a consistency point is taken: durable is when its root is in "
+    "the image, published when the mirror shows it, both from the call on."
 )
 METHODS = {"tree": UNTAR_METHOD, "scale": SCALE_METHOD, "mixed": MIXED_METHOD, "publish": PUBLISH_METHOD}
 # What the report names the parts of a curve's name.
