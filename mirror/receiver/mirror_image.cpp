@@ -77,7 +77,10 @@ Status MirrorImage::finish_publish() {
   const RootBlock root = staging_.root();
   const auto newest = read_newest_root(*image_, *superblock_);
   if (!newest.ok() && newest.error().code() != ErrorCode::kCorrupt) return newest.error();
-  if (!newest.ok() || newest->cp < root.cp) {
+  if (newest.ok() && newest->cp >= root.cp) {
+    // It is not needed, but another one may be.
+    TARNFS_TRY(check_no_publish_is_open(*image_, *superblock_));
+  } else {
     TARNFS_TRY(check_image_is_marked());
     TARNFS_TRY(staging_.device()->flush());  // the same goes for the commit record
     // All of it is verified before the first block is changed.

@@ -6,6 +6,8 @@
 // Thread safety: StateBook, FakePrimary and FakeTarget may be used by any thread.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +16,7 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -121,6 +124,10 @@ class FakePrimary final : public ReplicationSource {
   // A new reign, as after a promotion: the old one ended at `last`.
   void begin_epoch(std::uint8_t epoch, Cp last) {
     MutexLock lock(mutex_);
+    if (root_.history_count == kHistoryMax) {
+      std::move(root_.history.begin() + 1, root_.history.end(), root_.history.begin());
+      --root_.history_count;
+    }
     auto& entry = root_.history.at(root_.history_count++);
     entry.epoch = root_.epoch;
     entry.last_cp = last.value;
@@ -243,6 +250,15 @@ class FakePrimary final : public ReplicationSource {
   }
 
  private:
+  // A root says what it leads to.
+  static std::uint64_t digest_of(const State& state) {
+    std::uint64_t digest = 0;
+    for (const auto& [address, block] : state) {
+      const std::array<std::uint64_t, 3> link{digest, address.value, block.checksum};
+      digest = checksum_of(std::as_bytes(std::span(link)));
+    }
+    return digest;
+  }
   void publish() {
     RootBlock root;
     std::uint64_t growing_to_blocks = 0;
@@ -255,6 +271,7 @@ class FakePrimary final : public ReplicationSource {
     ++root.cp;
     if (growing_to_blocks != 0) root.size_blocks = growing_to_blocks;
     root.used_blocks = next_.size();
+    root.allocation_cursor = digest_of(next_);
     seal(root);
     book_.add(root, next_);
     written_.clear();

@@ -23,7 +23,7 @@ class MirrorSide {
              const ReceiverOptions& options = {})
       : storage_(disk) {
     auto opened = Receiver::open(storage_, options);
-    REQUIRE(opened.ok());
+    REQUIRE_MESSAGE(opened.ok(), (opened.ok() ? "" : opened.error().describe()));
     receiver_ = *std::move(opened);
     target_ = std::make_unique<FakeTarget>(book, receiver_->device());
     REQUIRE(receiver_->start(*target_, std::move(channel)).ok());

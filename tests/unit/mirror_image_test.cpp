@@ -226,6 +226,41 @@ TEST_CASE("a staging file is not finished in an image that it does not belong to
   }
 }
 
+// Its root is older than the image's newest one, so it was taken for done, though the image needed another one.
+TEST_CASE("an older staging file beside an image that lost its own decides nothing") {
+  FakePrimary primary;
+  fill(primary, 10, 100);
+  Mirror mirror(primary);
+  mirror.copy();
+  fill(primary, 10, 200);
+  mirror.copy();
+  const auto older = files_when_decided(mirror.disk.log()).at(File::kStaging);
+  fill(primary, 10, 300);
+  const std::size_t before = mirror.disk.log().size();
+  mirror.copy();
+  const auto log = mirror.disk.log();
+  std::mt19937_64 random(2);
+  int refused = 0;
+  for (std::size_t count = before; count <= log.size(); ++count) {
+    CAPTURE(count);
+    auto files = RecordingDisk::after_power_loss({}, log, count, random);
+    files[File::kStaging] = older;
+    RecordingDisk disk(files);
+    {
+      MemoryMirrorStorage storage(disk);
+      const auto opened = MirrorImage::open(storage);
+      if (!opened.ok()) {
+        CHECK(opened.error().code() == ErrorCode::kRefused);
+        ++refused;
+        continue;
+      }
+    }
+    const OpenedMirror whole(disk, primary);
+    CHECK((whole.cp() == 3 || whole.cp() == 4));
+  }
+  CHECK(refused > 0);
+}
+
 // It was dropped, and the image that it belonged to was left a mixture.
 TEST_CASE("a staging file of another volume is refused and stays") {
   FakePrimary primary;
