@@ -25,9 +25,10 @@ Result<InodePtr> Engine::get_attribute_inode(Operation& op, const Inode& owner) 
   };
   if (number == owner.number) return damaged();
   TARNFS_ASSIGN(InodePtr attributes, get_inode(op, number));
-  ReadLock lock(attributes->mutex);
-  const InodeRecord& record = attributes->record;
-  if ((record.flags & kInodeFlagAttributes) == 0 || record.parent != owner.number.value) return damaged();
+  Inode& found = *attributes;
+  ReadLock lock(found.mutex);
+  const bool is_its_own = (found.record.flags & kInodeFlagAttributes) != 0 && found.record.parent == owner.number.value;
+  if (!is_its_own) return damaged();
   return attributes;
 }
 
