@@ -101,6 +101,8 @@ bool Engine::shrink_orphans() {
       TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
       WriteLock lock(inode->mutex);
       if (inode->deleted) return Error(ErrorCode::kStale);
+      // It may be here because it could not be read when it was to be reclaimed.
+      if (inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
       const std::uint64_t pages = (inode->record.size_bytes + kBlockSize - 1) / kBlockSize;
       const std::uint64_t step = std::max(kPagesCutAtOnceMin, pages / 64);
       begin_change(op, *inode);
