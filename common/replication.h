@@ -75,8 +75,8 @@ class ReplicationSource {
   virtual Superblock superblock() const = 0;
   // The newest root that is durable here. Any thread.
   virtual RootBlock newest_root() const = 0;
-  // The checksum of the root block of `cp`, as far as it is still known: that of the last kRootSlots cps. Any thread;
-  // waits for the disk.
+  // The checksum of the root block of `cp`, as far as the newest root still leads to it: that of the last kRootSlots
+  // cps. Any thread; waits for the disk.
   virtual std::optional<std::uint64_t> root_checksum(Cp cp) = 0;
   // Keeps every block that the newest root refers to from reuse, until unpin(). Any thread.
   virtual PinnedRoot pin_newest_root() = 0;

@@ -62,12 +62,18 @@ PinnedRoot Engine::pin_newest_root() {
   return PinnedRoot{root_, pins_.add(Cp{root_.cp}, PinKind::kCopied)};
 }
 
+// Each root names the one before it. What is in a slot and is not named so is of another line of the volume.
 std::optional<std::uint64_t> Engine::root_checksum(Cp cp) {
   const Superblock volume = superblock();
-  if (const auto root = read_root(device_, volume, cp); root.ok()) return root->checksum;
-  const auto next = read_root(device_, volume, Cp{cp.value + 1});
-  if (next.ok()) return next->previous_checksum;
-  return std::nullopt;
+  RootBlock root = newest_root();
+  if (cp.value == root.cp) return root.checksum;
+  if (cp.value == 0 || cp.value > root.cp || root.cp - cp.value > kRootSlots) return std::nullopt;
+  while (root.cp > cp.value + 1) {
+    const auto before = read_root(device_, volume, Cp{root.cp - 1});
+    if (!before.ok() || before->checksum != root.previous_checksum) return std::nullopt;
+    root = *before;
+  }
+  return root.previous_checksum;
 }
 
 PinId Engine::pin_root(Cp cp) {
