@@ -115,7 +115,9 @@ TEST_CASE("a loss of power at any write of a publish leaves the old or the new s
 TEST_CASE("a loss of power while a root goes to the published one's slot leaves the old or the new state") {
   INFO("seed ", kSeed);
   std::mt19937_64 random(kSeed + 4);
-  for (const auto& [staged, grows] : {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
+  for (const unsigned which : {0U, 1U, 2U, 3U}) {
+    const bool staged = (which & 1) != 0;
+    const bool grows = (which & 2) != 0;
     CAPTURE(staged);
     CAPTURE(grows);
     FakePrimary primary;
