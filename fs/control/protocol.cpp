@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "fs/control/text.h"
+
 namespace tarnfs {
 namespace {
 
@@ -74,6 +76,14 @@ Result<std::string> decode_response(std::string_view line) {
   const auto error = json.find("error");
   if (error == json.end() || !error->is_object()) return wrong;
   return Error(code_named(text_at(*error, "code")), text_at(*error, "message"));
+}
+
+Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string& name, std::uint64_t otherwise) {
+  const auto found = request.arguments.find(name);
+  if (found == request.arguments.end()) return otherwise;
+  auto bytes = parse_size(found->second);
+  if (!bytes.ok()) return Error(ErrorCode::kInvalid, name + ": " + bytes.error().message());
+  return bytes;
 }
 
 Result<std::uint64_t> number_in(std::string_view result, const std::string& name) {

@@ -39,6 +39,8 @@ std::string encode_response(const Result<std::string>& result);
 // The JSON text of the result, or the error that the server sent.
 Result<std::string> decode_response(std::string_view line);
 
+// An argument of a request that is a number of bytes; `otherwise` when it is missing.
+Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string& name, std::uint64_t otherwise);
 // A member of a result that is a number. kInvalid when there is none.
 Result<std::uint64_t> number_in(std::string_view result, const std::string& name);
 

@@ -15,7 +15,6 @@
 #include "fs/control/client.h"
 #include "fs/control/mount_table.h"
 #include "fs/control/status_report.h"
-#include "fs/control/text.h"
 #include "fs/daemon/image_lock.h"
 #include "fs/daemon/umount_registration.h"
 #include "mirror/channel/zmq_channel.h"
@@ -32,15 +31,6 @@ constexpr std::chrono::seconds kDetachedMax{20};
 constexpr std::chrono::hours kMirrorWaitMax{24 * 365};
 // What is trimmed before it is asked whether the daemon is to end.
 constexpr std::uint64_t kTrimStepBytes = 1ULL << 30;
-
-// An argument that is a number of bytes; `otherwise` when it is missing.
-Result<std::uint64_t> bytes_in(const ControlRequest& request, const std::string& name, std::uint64_t otherwise) {
-  const auto found = request.arguments.find(name);
-  if (found == request.arguments.end()) return otherwise;
-  auto bytes = parse_size(found->second);
-  if (!bytes.ok()) return Error(ErrorCode::kInvalid, name + ": " + bytes.error().message());
-  return bytes;
-}
 
 double seconds_since(std::chrono::steady_clock::time_point began) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();

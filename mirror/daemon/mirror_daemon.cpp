@@ -10,7 +10,6 @@
 #include "fs/control/client.h"
 #include "fs/control/server.h"
 #include "fs/control/status_report.h"
-#include "fs/control/text.h"
 #include "fs/engine/volume.h"
 #include "fs/fuse/mount.h"
 #include "mirror/channel/zmq_channel.h"
@@ -159,13 +158,7 @@ class RunningMirror final : public MirrorDaemon {
 
   Result<std::string> answer_limit(const ControlRequest& request) {
     TARNFS_TRY(check_has_mirror());
-    const auto rate = request.arguments.find("rate");
-    std::uint64_t bytes_per_second = 0;
-    if (rate != request.arguments.end()) {
-      const auto parsed = parse_size(rate->second);
-      if (!parsed.ok()) return Error(ErrorCode::kInvalid, "rate: " + parsed.error().message());
-      bytes_per_second = *parsed;
-    }
+    TARNFS_ASSIGN(const std::uint64_t bytes_per_second, bytes_in(request, "rate", 0));
     for (const auto& sender : senders_) sender->limit(bytes_per_second);
     return fmt::format("{{\"limit_bytes_per_second\":{}}}", bytes_per_second);
   }

@@ -22,6 +22,15 @@ std::vector<std::array<std::uint8_t, 16>> epochs_of(const RootBlock& root) {
   return epochs;
 }
 
+// How many blocks of `after` are not as they were.
+template <class Blocks>
+auto count_differing(const Blocks& before, const Blocks& after) {
+  return std::count_if(after.begin(), after.end(), [&](const auto& block) {
+    const auto old = before.find(block.first);
+    return old == before.end() || old->second != block.second;
+  });
+}
+
 // Passes calls on, and says of which kinds they were, in order.
 class NotingDevice final : public BlockDevice {
  public:
@@ -164,10 +173,7 @@ TEST_CASE("a mirror that was away over several mounts is sent what differs, and 
     for (std::uint64_t i = 0; i < kRootSlots / 2; ++i) pair.next_state();
   }
   const auto after = pair.blocks();
-  const auto differing = std::count_if(after.begin(), after.end(), [&](const auto& block) {
-    const auto old = before.find(block.first);
-    return old == before.end() || old->second != block.second;
-  });
+  const auto differing = count_differing(before, after);
   pair.network.set_reachable(true);
   pair.sender->reconnect_now();
   REQUIRE(pair.wait_equal());
@@ -193,10 +199,7 @@ TEST_CASE("a mirror that was away for more mounts than a root remembers is compa
     pair.next_state();
   }
   const auto after = pair.blocks();
-  const auto differing = std::count_if(after.begin(), after.end(), [&](const auto& block) {
-    const auto old = before.find(block.first);
-    return old == before.end() || old->second != block.second;
-  });
+  const auto differing = count_differing(before, after);
   pair.network.set_reachable(true);
   pair.sender->reconnect_now();
   REQUIRE(pair.wait_equal());
