@@ -218,6 +218,7 @@ class Engine final : public Volume {
   // Inodes (engine_inodes.cpp).
   std::optional<TreeRoot> newest_inode_file() const;  // nothing: a mirror that has no state yet
   Result<InodePtr> get_inode(Operation& op, InodeNumber number);
+  Result<InodePtr> get_any_inode(Operation& op, InodeNumber number);
   Result<InodePtr> get_directory(Operation& op, InodeNumber number);
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved = false)
@@ -235,7 +236,7 @@ class Engine final : public Volume {
   Result<std::string> content_of(Operation& op, const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   static std::uint64_t block_count_of(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   Attributes attributes_of(const Inode& inode) const TARNFS_REQUIRES_SHARED(inode.mutex);
-  static bool may_be_named(const InodeRecord& record);
+  static bool may_be_named(const Inode& inode);
   void count_protected(std::uint32_t flags_before, std::uint32_t flags_after);
   static unsigned height_above(const Inode& inode, std::uint64_t index) TARNFS_REQUIRES_SHARED(inode.mutex);
   std::uint64_t blocks_for_inode() const;

@@ -21,7 +21,19 @@ bool is_possible(const InodeRecord& record) {
 
 }  // namespace
 
+// An attribute inode has no name: who gets at one by its number, or by a directory of a damaged image, must not lock it
+// as if it were a node (LOCKS.md).
 Result<InodePtr> Engine::get_inode(Operation& op, InodeNumber number) {
+  TARNFS_ASSIGN(InodePtr inode, get_any_inode(op, number));
+  if (inode->attributes_of) {
+    return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) +
+                                          " holds attributes of inode " + std::to_string(inode->attributes_of->value) +
+                                          " and can have no name; run fsck.tarnfs");
+  }
+  return inode;
+}
+
+Result<InodePtr> Engine::get_any_inode(Operation& op, InodeNumber number) {
   if (InodePtr cached = inodes_.find(number)) return cached;
   const std::optional<TreeRoot> inode_file = newest_inode_file();
   if (!inode_file) {
@@ -280,18 +292,17 @@ Result<Attributes> Engine::attributes(InodeNumber number) {
 
 // Who asks by a number alone (a file handle, which an NFS client may have made up) must not get at what the file system
 // keeps for itself.
-bool Engine::may_be_named(const InodeRecord& record) {
-  const bool is_reserved = record.number < kFirstFreeInode.value && record.number != kRootDirectory.value;
-  return !is_reserved && (record.flags & kInodeFlagAttributes) == 0;
+bool Engine::may_be_named(const Inode& inode) {
+  const bool is_reserved = inode.number < kFirstFreeInode && inode.number != kRootDirectory;
+  return !is_reserved && !inode.attributes_of;
 }
 
 Result<Attributes> Engine::attributes_with_lookup(InodeNumber number) {
   return run(Intent::kRead, 0, [&](Operation& op) -> Result<Attributes> {
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    TARNFS_ASSIGN(const InodePtr inode, get_any_inode(op, number));
+    if (!may_be_named(*inode)) return Error(ErrorCode::kStale);
     ReadLock lock(inode->mutex);
-    if (inode->deleted || inode->record.link_count == 0 || !may_be_named(inode->record)) {
-      return Error(ErrorCode::kStale);
-    }
+    if (inode->deleted || inode->record.link_count == 0) return Error(ErrorCode::kStale);
     lookups_.add(number);
     return attributes_of(*inode);
   });

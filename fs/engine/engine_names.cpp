@@ -62,7 +62,7 @@ Result<Attributes> Engine::lookup(InodeNumber parent, std::string_view name) {
     }
     ReadLock lock(inode->mutex);
     if (inode->deleted || inode->record.link_count == 0) return Error(ErrorCode::kNotFound);
-    if (!may_be_named(inode->record)) {
+    if (!may_be_named(*inode)) {
       return Error(ErrorCode::kCorrupt, device_.name() + ": directory " + std::to_string(parent.value) +
                                             " names inode " + std::to_string(inode->number.value) +
                                             ", which can have no name; run fsck.tarnfs");

@@ -14,21 +14,17 @@ std::uint64_t Engine::blocks_for_xattrs() const {
   return blocks_for_pages(0, kXattrSetMaxBytes / kBlockSize + 2) + 2 * blocks_for_inode();
 }
 
-// Null when the inode has none. Who has the lock of a file must not be led to that file, or to one that has names.
+// Null when the inode has none. Who has the lock of a node must not be led to that node, or to another one, whose lock
+// could then be taken in any order.
 Result<InodePtr> Engine::get_attribute_inode(Operation& op, const Inode& owner) {
   const InodeNumber number{owner.record.xattr_inode};
   if (number == InodeNumber{}) return InodePtr();
-  const auto damaged = [&] {
+  TARNFS_ASSIGN(InodePtr attributes, get_any_inode(op, number));
+  if (attributes->attributes_of != owner.number) {
     return Error(ErrorCode::kCorrupt, device_.name() + ": inode " + std::to_string(number.value) +
                                           " should hold attributes of inode " + std::to_string(owner.number.value) +
                                           " and does not; run fsck.tarnfs");
-  };
-  if (number == owner.number) return damaged();
-  TARNFS_ASSIGN(InodePtr attributes, get_inode(op, number));
-  Inode& found = *attributes;
-  ReadLock lock(found.mutex);
-  const bool is_its_own = (found.record.flags & kInodeFlagAttributes) != 0 && found.record.parent == owner.number.value;
-  if (!is_its_own) return damaged();
+  }
   return attributes;
 }
 

@@ -15,13 +15,14 @@
 //   5. dirty_generation != 0: the inode is in the engine's list of dirty inodes, whose reference keeps it in memory. As
 //      long as `frozen` is set the running consistency point does.
 //
-// Thread safety: `mutex` guards all but `number`. A FrozenInode's fields are written before the consistency point's
-// thread takes it and by that thread alone from then on, but its delta and record never change after the freeze;
-// `unlogged` is guarded by the inode's mutex.
+// Thread safety: `mutex` guards all but `number` and `attributes_of`, which never change. A FrozenInode's fields are
+// written before the consistency point's thread takes it and by that thread alone from then on, but its delta and
+// record never change after the freeze; `unlogged` is guarded by the inode's mutex.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "common/format.h"
@@ -77,9 +78,11 @@ struct FrozenInode {
 
 class Inode : public std::enable_shared_from_this<Inode> {
  public:
-  explicit Inode(const InodeRecord& initial) : number{initial.number}, record(initial) {}
+  explicit Inode(const InodeRecord& initial)
+      : number{initial.number}, attributes_of{owner_of_attributes(initial)}, record(initial) {}
 
   const InodeNumber number;
+  const std::optional<InodeNumber> attributes_of;  // whose extended attributes it holds, if it is an attribute inode
   SharedMutex mutex;
   InodeRecord record TARNFS_GUARDED_BY(mutex);
   InodeDelta open TARNFS_GUARDED_BY(mutex);
@@ -104,6 +107,12 @@ class Inode : public std::enable_shared_from_this<Inode> {
     frozen->deleted = deleted;
     open = InodeDelta();
     dirty_generation = 0;
+  }
+
+ private:
+  static std::optional<InodeNumber> owner_of_attributes(const InodeRecord& record) {
+    if ((record.flags & kInodeFlagAttributes) == 0) return std::nullopt;
+    return InodeNumber{record.parent};
   }
 };
 

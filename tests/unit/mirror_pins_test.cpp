@@ -318,7 +318,9 @@ TEST_CASE("a copy whose root is given up while it is sent begins again with a ne
     REQUIRE(i < 20);
     pair.next_state();
   }
+  // Where it has begun again by now, the newer root may be given up, too: the copy takes half a minute.
   for (int i = 0; i < 10; ++i) pair.next_state();
+  const std::uint64_t pins_lost = pair.sender->status().pins_lost;
   CHECK(pair.sender->status().state == SenderState::kCatchingUp);
   CHECK(pair.sender->status().compare_due);
   pair.sender->limit(0);
@@ -327,6 +329,6 @@ TEST_CASE("a copy whose root is given up while it is sent begins again with a ne
   REQUIRE(pair.wait([](const SenderStatus& now) { return !now.compare_due; }));
   REQUIRE(pair.sender->wait_published(Cp{pair.primary.volume->newest_root().cp}, kPatience).ok());
   pair.check_equal();
-  CHECK(pair.sender->status().pins_lost == 2);
+  CHECK(pair.sender->status().pins_lost == pins_lost);
   CHECK(reader.failed == 0);
 }
