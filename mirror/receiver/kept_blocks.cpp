@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "common/log.h"
-#include "mirror/receiver/staging_file.h"
+#include "mirror/receiver/place_writer.h"
 
 namespace tarnfs {
 namespace {

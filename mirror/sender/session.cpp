@@ -250,7 +250,7 @@ Status Session::send_batch(Cp cp, const std::vector<BlockWrite>& blocks) {
   TARNFS_TRY(pump(false));
   while (window_full()) TARNFS_TRY(pump(true));
   TARNFS_TRY(wait_for_limit());
-  Message message = wire::pack(cp, ++sequence_, blocks);
+  Message message = packer_.pack(cp, ++sequence_, blocks);
   for (const BlockWrite& block : blocks) since_root_.add({block.address, block.checksum});
   sent_bytes_ += raw_bytes;
   const std::uint64_t wire_bytes = message.size_bytes();

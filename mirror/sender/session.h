@@ -26,6 +26,7 @@
 #include "mirror/sender/sender.h"
 #include "mirror/sender/token_bucket.h"
 #include "mirror/wire/messages.h"
+#include "mirror/wire/packer.h"
 
 namespace tarnfs {
 
@@ -141,6 +142,7 @@ class Session {
   std::uint64_t sent_bytes_ = 0;
   std::uint64_t credited_bytes_ = 0;
 
+  wire::Packer packer_;
   TokenBucket bucket_;
   FlowWindow flow_;
   std::uint64_t next_ping_ns_ = 0;

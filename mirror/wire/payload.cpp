@@ -10,42 +10,12 @@
 namespace tarnfs::wire {
 namespace {
 
-// LZ4 of `raw`, or nothing when it saves less than an eighth: the limit of the output makes LZ4 give up early.
-std::vector<std::byte> compress(std::span<const std::byte> raw) {
-  std::vector<std::byte> packed(raw.size() - raw.size() / 8);
-  const int size =
-      LZ4_compress_default(reinterpret_cast<const char*>(raw.data()), reinterpret_cast<char*>(packed.data()),
-                           static_cast<int>(raw.size()), static_cast<int>(packed.size()));
-  packed.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
-  return packed;
-}
-
 Error bad_payload(const Blocks& blocks, const std::string& what) {
   return Error(ErrorCode::kCorrupt,
                "the peer sent damaged blocks (sequence " + std::to_string(blocks.sequence) + "): " + what);
 }
 
 }  // namespace
-
-Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks) {
-  TARNFS_ASSERT(!blocks.empty() && blocks.size() <= kBatchBlocksMax);
-  Blocks header;
-  header.cp = cp;
-  header.sequence = sequence;
-  header.raw_bytes = static_cast<std::uint32_t>(blocks.size() * kBlockSize);
-  // One frame, because a frame a page costs more in the socket than this copy does.
-  std::vector<std::byte> raw(header.raw_bytes);
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    std::memcpy(raw.data() + i * kBlockSize, blocks[i].page.data(), kBlockSize);
-    header.entries.push_back({blocks[i].address, blocks[i].checksum});
-  }
-  std::vector<std::byte> packed = compress(raw);
-  header.compressed = !packed.empty();
-  Message message;
-  message.header = encode(header);
-  message.payload.push_back(Frame::of(header.compressed ? std::move(packed) : std::move(raw)));
-  return message;
-}
 
 Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload) {
   if (blocks.entries.empty() || blocks.raw_bytes != blocks.entries.size() * kBlockSize) {

@@ -1,4 +1,4 @@
-// The pages of a Blocks message: back to back, compressed with LZ4 when that saves at least one eighth.
+// The payloads of messages: the pages of a Blocks message, which Packer puts together, and the list of an Offer.
 //
 // Invariants:
 //   1. unpack() writes nothing beyond the size that the header claims, and that size is the number of entries times
@@ -20,13 +20,11 @@ namespace tarnfs::wire {
 
 inline constexpr std::size_t kOfferEntryBytes = 16;
 
-// A Blocks message of 1 to kBatchBlocksMax blocks.
-Message pack(Cp cp, std::uint64_t sequence, std::span<const BlockWrite> blocks);
+// The pages of a Blocks message.
+Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload);
 
 // An Offer of 1 to kOfferBlocksMax blocks. The payload is their addresses and checksums, 16 bytes each, little-endian.
 Message pack_offer(Cp cp, std::span<const BlockPointer> blocks);
 Result<std::vector<BlockEntry>> unpack(const Offer& offer, std::span<const Frame> payload);
-
-Result<std::vector<PageRef>> unpack(const Blocks& blocks, std::span<const Frame> payload);
 
 }  // namespace tarnfs::wire

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "mirror/receiver/mirror_image.h"
-#include "mirror/wire/payload.h"
+#include "mirror/wire/packer.h"
 #include "tests/support/mirror_fixture.h"
 
 namespace tarnfs::testing {
@@ -40,7 +40,7 @@ class ImageDriver {
   }
 
   Result<wire::Credit> send_blocks(Cp cp, const std::vector<BlockWrite>& blocks) {
-    const Message message = wire::pack(cp, ++sequence_, blocks);
+    const Message message = wire::Packer().pack(cp, ++sequence_, blocks);
     for (const BlockWrite& block : blocks) sent_.add({block.address, block.checksum});
     return image_.apply(std::get<wire::Blocks>(*wire::decode(message.header)), message.payload);
   }

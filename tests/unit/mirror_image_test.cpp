@@ -406,7 +406,7 @@ TEST_CASE("blocks outside the data area, out of order, of an old cp or outside a
   REQUIRE(mirror.driver->begin().ok());
   CHECK_FALSE(mirror.driver->send_blocks(Cp{2}, block_at(100)).ok());
   REQUIRE(mirror.driver->begin().ok());
-  const Message third = wire::pack(Cp{3}, 3, block_at(100));
+  const Message third = wire::Packer().pack(Cp{3}, 3, block_at(100));
   CHECK_FALSE(mirror.image->apply(std::get<wire::Blocks>(*wire::decode(third.header)), third.payload).ok());
   CHECK(mirror.disk.log().size() == before);
   CHECK(mirror.target->check().ok());

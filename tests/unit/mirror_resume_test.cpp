@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "mirror/wire/payload.h"
 #include "tests/support/image_driver.h"
 #include "tests/support/memory_channel.h"
 #include "tests/support/mirror_pair.h"

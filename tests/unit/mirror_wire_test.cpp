@@ -7,6 +7,7 @@
 #include "common/checksum.h"
 #include "mirror/wire/history.h"
 #include "mirror/wire/messages.h"
+#include "mirror/wire/packer.h"
 #include "mirror/wire/payload.h"
 #include "tests/support/mirror_fixture.h"
 
@@ -144,7 +145,7 @@ TEST_CASE("pages travel compressed only when that saves an eighth") {
   for (const std::size_t count : {std::size_t{1}, std::size_t{7}, wire::kBatchBlocksMax}) {
     for (const bool compressible : {true, false}) {
       const auto blocks = make_blocks(count, compressible);
-      const Message message = wire::pack(Cp{3}, 1, blocks);
+      const Message message = wire::Packer().pack(Cp{3}, 1, blocks);
       const auto header = std::get<wire::Blocks>(*wire::decode(message.header));
       CHECK(header.compressed == compressible);
       CHECK((message.payload.front().bytes.size() <= count * kBlockSize * 7 / 8) == compressible);
@@ -158,10 +159,42 @@ TEST_CASE("pages travel compressed only when that saves an eighth") {
   }
 }
 
+TEST_CASE("LZ4 is tried ever more seldom where it does not pay, and with each batch again where it does") {
+  wire::Packer packer;
+  const auto is_compressed = [&](const std::vector<BlockWrite>& blocks) {
+    return std::get<wire::Blocks>(*wire::decode(packer.pack(Cp{3}, 1, blocks).header)).compressed;
+  };
+  const auto random = make_blocks(4, false);
+  const auto zeroes = make_blocks(4, true);
+  // Each row: how many batches it is left out for, after so many in a row that it did not pay for.
+  for (const int left_out : {1, 3, 7, 15, 15}) {
+    CAPTURE(left_out);
+    REQUIRE_FALSE(is_compressed(random));
+    for (int i = 0; i < left_out; ++i) CHECK_FALSE(is_compressed(zeroes));
+  }
+  for (int i = 0; i < 20; ++i) CHECK(is_compressed(zeroes));
+  CHECK_FALSE(is_compressed(random));
+  CHECK_FALSE(is_compressed(zeroes));
+  CHECK(is_compressed(zeroes));
+}
+
+TEST_CASE("what was packed stays as it is while more is packed") {
+  wire::Packer packer;
+  std::vector<Message> messages;
+  for (std::size_t count = 1; count < 20; ++count)
+    messages.push_back(packer.pack(Cp{3}, 1, make_blocks(count, count % 2 == 0)));
+  for (std::size_t count = 1; count < 20; ++count) {
+    const Message& message = messages[count - 1];
+    const auto pages = wire::unpack(std::get<wire::Blocks>(*wire::decode(message.header)), message.payload);
+    REQUIRE(pages.ok());
+    CHECK(pages->size() == count);
+  }
+}
+
 TEST_CASE("a damaged payload is an error, never a crash or a write beyond the pages") {
   std::mt19937_64 random(7);
   for (const bool compressible : {true, false}) {
-    const Message message = wire::pack(Cp{3}, 1, make_blocks(16, compressible));
+    const Message message = wire::Packer().pack(Cp{3}, 1, make_blocks(16, compressible));
     const auto header = std::get<wire::Blocks>(*wire::decode(message.header));
     const auto whole = message.payload.front().bytes;
     CHECK_FALSE(wire::unpack(header, {}).ok());
