@@ -1,6 +1,7 @@
 #include "mirror/receiver/place_writer.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tarnfs {
 namespace {
@@ -71,9 +72,7 @@ void PlaceWriter::hand_over(const Task& task) {
 Status PlaceWriter::wait_done() {
   MutexLock lock(mutex_);
   while (!done_) changed_.wait(mutex_);
-  const Status status = *done_;
-  done_.reset();
-  return status;
+  return *std::exchange(done_, std::nullopt);
 }
 
 void PlaceWriter::run() {
