@@ -78,6 +78,10 @@ class ReplicationSource {
   // The checksum of the root block of `cp`, as far as the newest root still leads to it: that of the last kRootSlots
   // cps. Any thread; waits for the disk.
   virtual std::optional<std::uint64_t> root_checksum(Cp cp) = 0;
+  // Whether a mirror that has the root of `before` can get to `root`, one that was pinned here, by what was born since.
+  // False where the source is a mirror itself and turned out to have followed another line of the volume in between:
+  // then all blocks are compared. Any thread.
+  virtual bool is_one_line(Cp /*before*/, Cp /*root*/) const { return true; }
   // Keeps every block that the newest root refers to from reuse, until unpin(). Any thread.
   virtual PinnedRoot pin_newest_root() = 0;
   // Keeps the blocks of a root of the past (a mirror's published one), as far as they were not reused before. Any

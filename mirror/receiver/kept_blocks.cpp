@@ -38,6 +38,17 @@ bool KeptBlocks::is_pinned(Cp cp) const {
                      [cp](const auto& pin) { return !pin.second.lost && Cp{pin.second.root.cp} == cp; });
 }
 
+void KeptBlocks::begin_line(Cp cp) {
+  MutexLock lock(mutex_);
+  line_starts_.push_back(cp);
+}
+
+bool KeptBlocks::is_one_line(Cp before, Cp root) const {
+  MutexLock lock(mutex_);
+  return std::none_of(line_starts_.begin(), line_starts_.end(),
+                      [&](Cp start) { return before < start && start <= root; });
+}
+
 std::uint64_t KeptBlocks::held_bytes(PinId pin) const {
   MutexLock lock(mutex_);
   const auto found = pins_.find(pin);

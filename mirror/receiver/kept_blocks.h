@@ -57,6 +57,10 @@ class KeptBlocks {
   // Some pin of this root was not lost.
   bool is_pinned(Cp cp) const TARNFS_EXCLUDES(mutex_);
   std::uint64_t held_bytes(PinId pin) const TARNFS_EXCLUDES(mutex_);
+  // The root of this cp, which is not published yet, may be of another line of the volume than those before it.
+  void begin_line(Cp cp) TARNFS_EXCLUDES(mutex_);
+  // No line began after `before`, up to `root`.
+  bool is_one_line(Cp before, Cp root) const TARNFS_EXCLUDES(mutex_);
   // Of all pins.
   std::uint64_t kept_bytes() const TARNFS_EXCLUDES(mutex_);
   // The copies of a block, newest first.
@@ -113,7 +117,8 @@ class KeptBlocks {
 
   mutable Mutex mutex_;
   PinId last_ TARNFS_GUARDED_BY(mutex_) = 0;
-  std::map<PinId, Pin> pins_ TARNFS_GUARDED_BY(mutex_);            // oldest first
+  std::map<PinId, Pin> pins_ TARNFS_GUARDED_BY(mutex_);  // oldest first
+  std::vector<Cp> line_starts_ TARNFS_GUARDED_BY(mutex_);
   std::shared_ptr<BlockDevice> device_ TARNFS_GUARDED_BY(mutex_);  // null: nothing was kept since nothing is pinned
   std::vector<Copy> copies_ TARNFS_GUARDED_BY(mutex_);             // by their places on the device
   std::vector<std::uint32_t> free_ TARNFS_GUARDED_BY(mutex_);      // places

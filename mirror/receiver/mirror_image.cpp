@@ -218,6 +218,7 @@ void MirrorImage::end_session() {
   sequence_ = 0;
   applied_bytes_ = 0;
   since_root_.reset();
+  compares_ = false;
   if (stopped_) return;  // what is committed must stay for the next start
   if (const Status dropped = staging_.drop(); !dropped.ok()) stop(dropped.error());
 }
@@ -269,6 +270,7 @@ Result<wire::Want> MirrorImage::take(const wire::Offer& offer, std::span<const F
   TARNFS_ASSIGN(const std::vector<wire::BlockEntry> entries, wire::unpack(offer, payload));
   for (const wire::BlockEntry& entry : entries) TARNFS_TRY(check_address(entry.address));
   const std::vector<bool> found = find_in_place(entries);
+  compares_ = true;
   wire::Want want;
   want.count = offer.count;
   want.bits.resize((entries.size() + 7) / 8);
@@ -375,8 +377,15 @@ Result<RootBlock> MirrorImage::check(const wire::Root& message) const {
   return root;
 }
 
+// The primary compares in full where nothing tells it that our state is a past one of its own; a copy that goes on
+// after a cut is offered, too.
+bool MirrorImage::may_be_another_line(const RootBlock& root) const {
+  return compares_ && root_ && relation_of(state_of(*root_), root) == Relation::kUnproven;
+}
+
 Result<wire::Published> MirrorImage::take(const wire::Root& message) {
   TARNFS_ASSIGN(const RootBlock root, check(message));
+  if (may_be_another_line(root)) kept_.begin_line(Cp{root.cp});
   // A write to the published root's own slot may leave neither of the two: then the staging file decides, too.
   const bool over_published =
       root_ && root_slot_of(Cp{root_->cp}, root_->size_blocks) == root_slot_of(Cp{root.cp}, root.size_blocks);
@@ -388,6 +397,7 @@ Result<wire::Published> MirrorImage::take(const wire::Root& message) {
   root_ = root;
   epoch_ = state_of(root).epoch;
   has_parts_ = false;
+  compares_ = false;
   since_root_.reset();
   return wire::Published{Cp{root.cp}, root.checksum};
 }

@@ -84,6 +84,7 @@ class MirrorImage {
   bool session_grows() const { return session_size_blocks_ != superblock_->size_blocks; }
   bool is_old_end(Address address) const;
   Result<RootBlock> check(const wire::Root& message) const;
+  bool may_be_another_line(const RootBlock& root) const;
   Result<wire::Credit> take(const wire::Blocks& blocks, std::span<const Frame> payload);
   Result<wire::Published> take(const wire::Root& message);
   Result<wire::Want> take(const wire::Offer& offer, std::span<const Frame> payload);
@@ -109,6 +110,7 @@ class MirrorImage {
   MirrorTarget* target_ = nullptr;
   std::optional<Error> stopped_;
   bool has_parts_ = false;  // blocks may have been written in place since the last publish
+  bool compares_ = false;   // blocks were offered since then
 
   // Of the session. It is over after the first error.
   bool session_open_ = false;

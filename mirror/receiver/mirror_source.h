@@ -25,6 +25,7 @@ class MirrorSource final : public ReplicationSource {
   Superblock superblock() const override { return view_.superblock(); }
   RootBlock newest_root() const override { return view_.newest_root(); }
   std::optional<std::uint64_t> root_checksum(Cp cp) override { return view_.root_checksum(cp); }
+  bool is_one_line(Cp before, Cp root) const override { return kept_.is_one_line(before, root); }
   PinnedRoot pin_newest_root() override;
   PinId pin_root(Cp cp) override;
   void move_pin(PinId pin, Cp cp) override;

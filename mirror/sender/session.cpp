@@ -147,7 +147,8 @@ Status Session::catch_up() {
   const ScopedPin pin(source_, host_, pinned.pin);
   const Cp cp{pinned.root.cp};
   TARNFS_TRY(check_told(pinned.root));
-  const bool compares_all = host_.compare_due();
+  const bool is_other_line = stream_base_.value != 0 && !source_.is_one_line(stream_base_, cp);
+  const bool compares_all = host_.compare_due() || is_other_line;
   const Cp since = compares_all ? Cp{0} : stream_base_;
   host_.on_catch_up(since.value == 0 ? pinned.root.used_blocks * kBlockSize : 0);
   host_.on_state(SenderState::kCatchingUp);

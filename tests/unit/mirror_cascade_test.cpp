@@ -184,6 +184,10 @@ class Primary final : public ChangeFeed {
     return test.volume->consistency_point().value();
   }
   bool publish(Cp cp) { return sender->wait_published(cp, kPatience).ok(); }
+  InodeNumber file(const std::string& name) {
+    const auto found = test.volume->lookup(kRootDirectory, name);
+    return found.ok() ? found->inode : test.make(kRootDirectory, name);
+  }
   std::map<Cp, std::uint64_t> roots() const {
     MutexLock lock(mutex_);
     return roots_;
@@ -194,11 +198,6 @@ class Primary final : public ChangeFeed {
   std::unique_ptr<Sender> sender;
 
  private:
-  InodeNumber file(const std::string& name) {
-    const auto found = test.volume->lookup(kRootDirectory, name);
-    return found.ok() ? found->inode : test.make(kRootDirectory, name);
-  }
-
   std::uint64_t number_ = 0;
   mutable Mutex mutex_;
   std::map<Cp, std::uint64_t> roots_ TARNFS_GUARDED_BY(mutex_);
@@ -547,6 +546,53 @@ TEST_CASE("mounts that the mirror in the middle has passed over are passed over 
   CHECK(middle.sender->status().state != SenderState::kDiverged);
   CHECK(middle.sender->status().sent_bytes > sent_bytes);
   CHECK(middle.sender->status().last_error.empty());
+}
+
+// The middle one had been compared in full, and the third one was sent what was born since a cp of the other line.
+TEST_CASE("a middle mirror that turned out to have another line of the volume takes the third one along") {
+  for (const bool is_connected : {true, false}) {
+    CAPTURE(is_connected);
+    MemoryNetwork first;
+    MemoryNetwork second;
+    MemoryNetwork nowhere;
+    DeviceStorage middle_storage;
+    DeviceStorage third_storage;
+    MirrorOptions options;
+    options.feeds = &second;
+    Mirror middle(middle_storage, first, options);
+    std::optional<Mirror> third(std::in_place, third_storage, second);
+    Primary primary(first);
+    REQUIRE(primary.publish(primary.change()));
+    auto older = primary.test.device->clone();
+    for (int i = 0; i < 5; ++i) REQUIRE(primary.publish(primary.change()));
+    const Cp met = primary.newest();
+    REQUIRE(middle.sender->wait_published(met, kPatience).ok());
+    if (!is_connected) third.reset();
+    // Nothing tells any more that the state which both have was none of this line.
+    primary.stop();
+    primary.test.device = std::move(older);
+    for (std::uint64_t mount = 0; mount < kHistoryMax + met.value; ++mount) {
+      primary.start(nowhere);
+      if (mount == 0) REQUIRE(primary.test.write(primary.file("still"), 0, std::string(50 * kBlockSize, 's')).ok());
+      CHECK((primary.change() < met || mount > 0));
+      primary.stop();
+    }
+    primary.start(first);
+    REQUIRE(primary.publish(primary.change()));
+    if (!is_connected) third.emplace(third_storage, second);
+    REQUIRE(middle.sender->wait_published(primary.newest(), kPatience).ok());
+    CHECK(problems_of(*third_storage.image) == "");
+    for (const char* const name : {"a", "b", "content-0", "content-1", "content-2", "still"}) {
+      CAPTURE(name);
+      CHECK((read_all(*third->view, name) == read_all(*primary.test.volume, name)));
+    }
+    // Once.
+    CHECK_FALSE(middle.sender->status().compare_due);
+    const std::uint64_t sent_bytes = middle.sender->status().sent_bytes;
+    REQUIRE(primary.publish(primary.change(1)));
+    REQUIRE(middle.sender->wait_published(primary.newest(), kPatience).ok());
+    CHECK(middle.sender->status().sent_bytes < sent_bytes + 32 * kBlockSize);
+  }
 }
 
 TEST_CASE("the third mirror takes no other volume, and no other past") {
