@@ -11,13 +11,13 @@ tarnfs_folder(mirror/wire DEPENDS common LIBRARIES fmt::fmt PkgConfig::LZ4)
 tarnfs_folder(mirror/channel DEPENDS common mirror/wire LIBRARIES fmt::fmt PkgConfig::ZMQ Threads::Threads)
 tarnfs_folder(mirror/sender DEPENDS common mirror/wire LIBRARIES fmt::fmt Threads::Threads)
 tarnfs_folder(mirror/receiver DEPENDS common mirror/wire LIBRARIES fmt::fmt Threads::Threads)
-tarnfs_folder(mirror/report DEPENDS common fs/control mirror/sender)
+tarnfs_folder(mirror/fed DEPENDS common fs/control mirror/sender mirror/channel LIBRARIES fmt::fmt)
 tarnfs_folder(fs/tools DEPENDS common fs/storage fs/tree fs/engine fs/check fs/control mirror/channel
               LIBRARIES fmt::fmt PkgConfig::BLKID)
 tarnfs_folder(fs/daemon DEPENDS common fs/engine fs/fuse fs/control mirror/sender mirror/channel
-              mirror/report LIBRARIES fmt::fmt)
+              mirror/fed LIBRARIES fmt::fmt)
 tarnfs_folder(mirror/daemon DEPENDS common fs/engine fs/fuse fs/control mirror/receiver mirror/sender mirror/channel
-              mirror/report LIBRARIES fmt::fmt CLI11::CLI11 nlohmann_json::nlohmann_json)
+              mirror/fed LIBRARIES fmt::fmt CLI11::CLI11 nlohmann_json::nlohmann_json)
 include(fs/check_executable.cmake OPTIONAL)
 include(fs/executables.cmake OPTIONAL)
 include(mirror/executables.cmake OPTIONAL)

@@ -17,8 +17,6 @@
 #include "fs/control/status_report.h"
 #include "fs/daemon/image_lock.h"
 #include "fs/daemon/umount_registration.h"
-#include "mirror/channel/zmq_channel.h"
-#include "mirror/report/peer_report.h"
 
 namespace tarnfs {
 namespace {
@@ -59,28 +57,23 @@ Status Primary::start() {
   if (!mount_ended_) return Error(ErrorCode::kIo, std::string("make an eventfd: ") + std::strerror(errno));
   const DeviceMode mode = options_.read_only ? DeviceMode::kReadOnlyAtFirst : DeviceMode::kReadWrite;
   TARNFS_ASSIGN(device_, open_image(image_, mode, kImagePatience));
-  TARNFS_TRY(make_senders());
+  TARNFS_TRY(make_mirrors());
   TARNFS_TRY(open_volume());
   TARNFS_TRY(start_control());
   return start_mount();
 }
 
-Status Primary::make_senders() {
-  for (const std::string& url : options_.mirrors) {
-    SenderOptions sender_options;
-    sender_options.url = url;
-    ZmqOptions channel_options;
-    channel_options.keys_directory = options_.keys_directory;
-    channel_options.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
-    channel_options.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
-    sender_options.ping_interval_ms = options_.ping_interval_ms;
-    sender_options.dead_ms = options_.dead_after_ms;
-    TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options));
-    sender_options.on_state_changed = [this] { apply_policy(); };
-    senders_.push_back(Sender::create(std::move(sender_options)));
-    fan_out_.add(*senders_.back());
-  }
-  return {};
+Status Primary::make_mirrors() {
+  FedMirrorsOptions mirrors;
+  mirrors.urls = options_.mirrors;
+  mirrors.when_none = image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT";
+  mirrors.channel.keys_directory = options_.keys_directory;
+  mirrors.channel.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
+  mirrors.channel.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
+  mirrors.sender.ping_interval_ms = options_.ping_interval_ms;
+  mirrors.sender.dead_ms = options_.dead_after_ms;
+  mirrors.sender.on_state_changed = [this] { apply_policy(); };
+  return mirrors_.make(mirrors);
 }
 
 Status Primary::open_volume() {
@@ -93,9 +86,9 @@ Status Primary::open_volume() {
   volume_options.replay_journal = options_.replay_journal;
   volume_options.pin_size_bytes = options_.pin_size_bytes;
   volume_options.pin_age_ms = options_.pin_age_ms;
-  volume_options.feed = senders_.empty() ? nullptr : &fan_out_;
+  volume_options.feed = mirrors_.feed();
   TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
-  for (const auto& sender : senders_) sender->start(*volume_);
+  mirrors_.start(*volume_);
   apply_policy();
   return {};
 }
@@ -106,9 +99,7 @@ Status Primary::start_control() {
   commands["cp"] = {.run = [this](const ControlRequest& request) { return answer_cp(request); }, .waits = true};
   commands["remount"] = {.run = [this](const ControlRequest& request) { return answer_remount(request); },
                          .waits = true};
-  commands["pause"] = {.run = [this](const ControlRequest&) { return answer_pause(true); }};
-  commands["resume"] = {.run = [this](const ControlRequest&) { return answer_pause(false); }};
-  commands["limit"] = {.run = [this](const ControlRequest& request) { return answer_limit(request); }};
+  mirrors_.add_commands(commands);
   commands["trim"] = {.run = [this](const ControlRequest& request) { return answer_trim(request); }, .waits = true};
   commands["resize"] = {.run = [this](const ControlRequest& request) { return answer_resize(request); }, .waits = true};
   const std::string uuid = volume_of(volume_->superblock()).to_string();
@@ -212,7 +203,7 @@ Status Primary::close() {
   give_up_policy();
   mount_.reset();
   finish();
-  senders_.clear();
+  mirrors_.clear();
   volume_.reset();
   device_.reset();
   MutexLock lock(finish_mutex_);
@@ -226,7 +217,7 @@ void Primary::finish() {
   finished_ = true;
   closing_ = true;
   if (volume_ && !read_only_ && !volume_->status().shut_down) finished_status_ = take_last_state();
-  for (const auto& sender : senders_) sender->stop();
+  mirrors_.stop();
   control_.reset();
   if (volume_) {
     const Status closed = volume_->close();
@@ -240,7 +231,7 @@ Status Primary::take_last_state() {
   const auto cp = volume_->consistency_point();
   if (!cp.ok()) return cp.error().in("last consistency point of " + image_);
   const Deadline deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.close_wait_ms);
-  for (const auto& sender : senders_) {
+  for (const auto& sender : mirrors_.senders()) {
     if (!may_publish(*sender)) continue;
     const std::chrono::milliseconds left(milliseconds_until(deadline));
     const Status published = sender->wait_published(*cp, left);
@@ -257,12 +248,8 @@ Status Primary::take_last_state() {
 void Primary::apply_policy() {
   if (options_.on_disconnect == OnDisconnect::kDegrade) return;
   MutexLock lock(policy_mutex_);
-  const bool any_away = std::any_of(senders_.begin(), senders_.end(), [](const auto& sender) {
-    const SenderState state = sender->status().state;
-    return !is_connected(state) && state != SenderState::kPaused;
-  });
   Changes changes = Changes::kTaken;
-  if (any_away && !policy_given_up_) {
+  if (mirrors_.any_away() && !policy_given_up_) {
     changes = options_.on_disconnect == OnDisconnect::kBlock ? Changes::kWait : Changes::kRefused;
   }
   if (changes == changes_) return;
@@ -307,19 +294,20 @@ Result<std::string> Primary::answer_status() {
   report.read_only = read_only_ || status.stopped;
   report.closing = closing_;
   report.stop_reason = status.stop_reason;
-  for (const auto& sender : senders_)
-    report.mirrors.push_back(peer_report_of(sender->status(), !options_.keys_directory.empty()));
+  report.mirrors = mirrors_.report();
   return to_json(report);
 }
 
 Result<std::string> Primary::answer_cp(const ControlRequest& request) {
   if (read_only_) return Error(ErrorCode::kReadOnly, mountpoint_ + " is mounted read-only");
   const bool with_mirrors = request.has_flag("mirror");
-  if (with_mirrors) TARNFS_TRY(check_has_mirror());
+  if (with_mirrors) TARNFS_TRY(mirrors_.check_any());
   const auto began = std::chrono::steady_clock::now();
   TARNFS_ASSIGN(const Cp cp, volume_->consistency_point());
   const double durable_seconds = seconds_since(began);
-  if (with_mirrors) TARNFS_TRY(wait_for_mirrors(cp, [&request] { return request.is_abandoned(); }));
+  if (with_mirrors) {
+    TARNFS_TRY(mirrors_.wait_published(cp, kMirrorWaitMax, [&request] { return request.is_abandoned(); }));
+  }
   return fmt::format("{{\"cp\":{},\"durable_seconds\":{:.6f},\"seconds\":{:.6f}}}", cp.value, durable_seconds,
                      seconds_since(began));
 }
@@ -341,31 +329,6 @@ Status Primary::make_writable() {
   read_only_ = false;
   log_info(image_ + " is read-write now");
   return {};
-}
-
-// Does not wait for the senders: whoever waits for a mirror in answer_cp() is to be let go by this.
-Result<std::string> Primary::answer_pause(bool pause) {
-  TARNFS_TRY(check_has_mirror());
-  for (const auto& sender : senders_) {
-    if (pause) {
-      sender->pause();
-    } else {
-      sender->resume();
-    }
-  }
-  return std::string("{}");
-}
-
-Result<std::string> Primary::answer_limit(const ControlRequest& request) {
-  TARNFS_TRY(check_has_mirror());
-  TARNFS_ASSIGN(const std::uint64_t bytes_per_second, bytes_in(request, "rate", 0));
-  for (const auto& sender : senders_) sender->limit(bytes_per_second);
-  return fmt::format("{{\"limit_bytes_per_second\":{}}}", bytes_per_second);
-}
-
-Status Primary::check_has_mirror() const {
-  if (!senders_.empty()) return {};
-  return Error(ErrorCode::kInvalid, image_ + " has no mirror; mount it with mirror=tcp://HOST:PORT");
 }
 
 // A part of the volume, so that others are served between two requests of a client that trims all of it.
@@ -393,14 +356,6 @@ Result<std::string> Primary::answer_resize(const ControlRequest& request) {
   TARNFS_ASSIGN(const std::uint64_t size_bytes, volume_->resize(asked_bytes));
   if (size_bytes != old_bytes) log_info(fmt::format("{}: grown from {} to {} bytes", image_, old_bytes, size_bytes));
   return fmt::format("{{\"size_bytes\":{}}}", size_bytes);
-}
-
-Status Primary::wait_for_mirrors(Cp cp, const std::function<bool()>& given_up) {
-  for (const auto& sender : senders_) {
-    const Status published = sender->wait_published(cp, kMirrorWaitMax, given_up);
-    if (!published.ok()) return published.error().in("mirror " + sender->status().url);
-  }
-  return {};
 }
 
 }  // namespace tarnfs

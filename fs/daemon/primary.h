@@ -23,8 +23,7 @@
 #include "fs/daemon/mount_options.h"
 #include "fs/engine/volume.h"
 #include "fs/fuse/mount.h"
-#include "mirror/sender/change_fan_out.h"
-#include "mirror/sender/sender.h"
+#include "mirror/fed/fed_mirrors.h"
 
 namespace tarnfs {
 
@@ -42,7 +41,7 @@ class Primary {
   Status run(const Descriptor& signals);
 
  private:
-  Status make_senders();
+  Status make_mirrors();
   Status open_volume();
   Status start_control();
   Status start_mount();
@@ -56,12 +55,8 @@ class Primary {
   Result<std::string> answer_cp(const ControlRequest& request);
   Result<std::string> answer_remount(const ControlRequest& request);
   Status make_writable() TARNFS_EXCLUDES(remount_mutex_);
-  Status check_has_mirror() const;
   void apply_policy() TARNFS_EXCLUDES(policy_mutex_);
   void give_up_policy() TARNFS_EXCLUDES(policy_mutex_);
-  Status wait_for_mirrors(Cp cp, const std::function<bool()>& given_up);
-  Result<std::string> answer_pause(bool pause);
-  Result<std::string> answer_limit(const ControlRequest& request);
   Result<std::string> answer_trim(const ControlRequest& request);
   Result<std::string> answer_resize(const ControlRequest& request);
 
@@ -86,8 +81,7 @@ class Primary {
   // Made by start() and taken away by close(); finish() ends what they do, on a thread of the mount when the kernel
   // waits for it.
   std::unique_ptr<FileBlockDevice> device_;
-  ChangeFanOut fan_out_;
-  std::vector<std::unique_ptr<Sender>> senders_;
+  FedMirrors mirrors_;
   std::unique_ptr<Volume> volume_;
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<FuseMount> mount_;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 
 #include "common/checksum.h"
 #include "common/log.h"
@@ -13,11 +15,9 @@
 #include "fs/engine/volume.h"
 #include "fs/fuse/mount.h"
 #include "mirror/channel/zmq_channel.h"
+#include "mirror/fed/fed_mirrors.h"
 #include "mirror/receiver/mirror_source.h"
 #include "mirror/receiver/receiver.h"
-#include "mirror/report/peer_report.h"
-#include "mirror/sender/change_fan_out.h"
-#include "mirror/sender/sender.h"
 
 namespace tarnfs {
 namespace {
@@ -40,12 +40,12 @@ class RunningMirror final : public MirrorDaemon {
   Status start() {
     TARNFS_TRY(check_listen_url(options_.listen_url));
     TARNFS_TRY(check_keys(options_.listen_url, options_.keys_directory));
-    TARNFS_TRY(make_senders());
+    TARNFS_TRY(make_mirrors());
     ReceiverOptions receiver_options;
     receiver_options.silence_max_ms = kSilencePerDead * options_.dead_after_ms;
     receiver_options.own_id = id_;
     receiver_options.kept.limit_bytes = options_.pin_size_bytes;
-    if (!senders_.empty()) receiver_options.kept.feed = &fan_out_;
+    receiver_options.kept.feed = mirrors_.feed();
     TARNFS_ASSIGN(receiver_, Receiver::open(*storage_, receiver_options));
     TARNFS_ASSIGN(std::unique_ptr<ServerChannel> channel, listen_zmq(options_.listen_url, channel_options()));
     address_ = channel->address();
@@ -55,7 +55,7 @@ class RunningMirror final : public MirrorDaemon {
     TARNFS_TRY(receiver_->show(*volume_));
     TARNFS_TRY(mount());
     source_.emplace(*volume_, receiver_->kept());
-    for (const auto& sender : senders_) sender->start(*source_);
+    mirrors_.start(*source_);
     TARNFS_TRY(receiver_->start(*volume_, std::move(channel)));
     TARNFS_TRY(start_control());
     log_info(options_.image + " listens on " + address_ + (options_.keys_directory.empty() ? "" : ", with keys"));
@@ -65,7 +65,7 @@ class RunningMirror final : public MirrorDaemon {
   void stop() override {
     control_.reset();
     if (receiver_) receiver_->stop();
-    for (const auto& sender : senders_) sender->stop();
+    mirrors_.stop();
     if (volume_) volume_->set_view_listener(nullptr);
     if (mount_) unmount();
     mount_.reset();
@@ -85,20 +85,17 @@ class RunningMirror final : public MirrorDaemon {
     return channel_options;
   }
 
-  Status make_senders() {
-    for (const std::string& url : options_.mirrors) {
-      SenderOptions sender_options;
-      sender_options.url = url;
-      sender_options.id = id_;
-      sender_options.source_is_mirror = true;
-      sender_options.pin_size_option = "--pin-size ";
-      sender_options.ping_interval_ms = options_.ping_interval_ms;
-      sender_options.dead_ms = options_.dead_after_ms;
-      TARNFS_ASSIGN(sender_options.connect, zmq_channel_factory(url, channel_options()));
-      senders_.push_back(Sender::create(std::move(sender_options)));
-      fan_out_.add(*senders_.back());
-    }
-    return {};
+  Status make_mirrors() {
+    FedMirrorsOptions mirrors;
+    mirrors.urls = options_.mirrors;
+    mirrors.when_none = options_.image + " has no mirror of its own; start tarn-mirrord with --mirror tcp://HOST:PORT";
+    mirrors.channel = channel_options();
+    mirrors.sender.id = id_;
+    mirrors.sender.source_is_mirror = true;
+    mirrors.sender.pin_size_option = "--pin-size ";
+    mirrors.sender.ping_interval_ms = options_.ping_interval_ms;
+    mirrors.sender.dead_ms = options_.dead_after_ms;
+    return mirrors_.make(mirrors);
   }
 
   Status mount() {
@@ -131,36 +128,9 @@ class RunningMirror final : public MirrorDaemon {
         options_.control_socket.empty() ? default_control_path(options_.image) : options_.control_socket;
     std::map<std::string, ControlCommand> commands;
     commands["status"].run = [this](const ControlRequest&) -> Result<std::string> { return to_json(report()); };
-    commands["pause"].run = [this](const ControlRequest&) { return answer_pause(true); };
-    commands["resume"].run = [this](const ControlRequest&) { return answer_pause(false); };
-    commands["limit"].run = [this](const ControlRequest& request) { return answer_limit(request); };
+    mirrors_.add_commands(commands);
     TARNFS_ASSIGN(control_, ControlServer::start(path, std::move(commands)));
     return {};
-  }
-
-  Status check_has_mirror() const {
-    if (!senders_.empty()) return {};
-    return Error(ErrorCode::kInvalid,
-                 options_.image + " has no mirror of its own; start tarn-mirrord with --mirror tcp://HOST:PORT");
-  }
-
-  Result<std::string> answer_pause(bool pause) {
-    TARNFS_TRY(check_has_mirror());
-    for (const auto& sender : senders_) {
-      if (pause) {
-        sender->pause();
-      } else {
-        sender->resume();
-      }
-    }
-    return std::string("{}");
-  }
-
-  Result<std::string> answer_limit(const ControlRequest& request) {
-    TARNFS_TRY(check_has_mirror());
-    TARNFS_ASSIGN(const std::uint64_t bytes_per_second, bytes_in(request, "rate", 0));
-    for (const auto& sender : senders_) sender->limit(bytes_per_second);
-    return fmt::format("{{\"limit_bytes_per_second\":{}}}", bytes_per_second);
   }
 
   StatusReport report() const {
@@ -202,9 +172,8 @@ class RunningMirror final : public MirrorDaemon {
       peer.compression_ratio = static_cast<double>(peer.sent_bytes) / static_cast<double>(peer.wire_bytes);
     }
     report.mirrors.push_back(std::move(peer));
-    for (const auto& sender : senders_) {
-      report.mirrors.push_back(peer_report_of(sender->status(), !options_.keys_directory.empty()));
-    }
+    std::vector<PeerReport> fed = mirrors_.report();
+    std::move(fed.begin(), fed.end(), std::back_inserter(report.mirrors));
     return report;
   }
 
@@ -213,8 +182,7 @@ class RunningMirror final : public MirrorDaemon {
   std::string address_;
   std::atomic<bool> mounted_{false};
   const Id128 id_ = system_clock().random_id();  // of all senders
-  ChangeFanOut fan_out_;
-  std::vector<std::unique_ptr<Sender>> senders_;
+  FedMirrors mirrors_;
   std::unique_ptr<Receiver> receiver_;
   std::unique_ptr<Volume> volume_;
   std::optional<MirrorSource> source_;

@@ -1,4 +1,4 @@
-#include "mirror/report/peer_report.h"
+#include "mirror/fed/peer_report.h"
 
 #include <string>
 
