@@ -1,5 +1,5 @@
 # The layers, lowest first. A folder may include itself and the folders it depends on, directly or through others.
-tarnfs_folder(common LIBRARIES fmt::fmt spdlog::spdlog Threads::Threads)
+tarnfs_folder(common LIBRARIES fmt::fmt spdlog::spdlog PkgConfig::XXHASH Threads::Threads)
 tarnfs_folder(fs/storage DEPENDS common LIBRARIES fmt::fmt)
 tarnfs_folder(fs/tree DEPENDS common fs/storage LIBRARIES fmt::fmt)
 tarnfs_folder(fs/journal DEPENDS common LIBRARIES fmt::fmt)

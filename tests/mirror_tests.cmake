@@ -11,5 +11,4 @@ tarnfs_unit_test(mirror_zmq_test LINKS mirror/receiver mirror/sender mirror/chan
 tarnfs_unit_test(mirror_keys_test LINKS mirror/channel)
 tarnfs_unit_test(mirror_security_test LINKS mirror/receiver mirror/sender mirror/channel)
 tarnfs_unit_test(kept_blocks_test LINKS mirror/receiver)
-tarnfs_unit_test(place_writer_test LINKS mirror/receiver)
 tarnfs_unit_test(mirror_cascade_test LINKS common fs/storage fs/engine fs/check mirror/receiver mirror/sender)

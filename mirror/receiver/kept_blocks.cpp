@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "common/log.h"
-#include "mirror/receiver/place_writer.h"
+#include "mirror/receiver/staging_file.h"
 
 namespace tarnfs {
 namespace {

@@ -328,7 +328,7 @@ Status MirrorImage::write_blocks(const wire::Blocks& blocks, const std::vector<P
   if (!staged.empty()) TARNFS_FAILPOINT("mirror: Blocks staged");
   if (status.ok()) {
     keep_under(blocks.cp, in_place);
-    status = place_writer_.write(*image_, in_place);
+    status = write_in_place(*image_, in_place);
   }
   TARNFS_FAILPOINT("mirror: Blocks applied");
   if (status.ok()) return {};

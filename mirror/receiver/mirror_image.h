@@ -36,7 +36,6 @@
 #include "common/staging_place.h"
 #include "mirror/receiver/kept_blocks.h"
 #include "mirror/receiver/mirror_storage.h"
-#include "mirror/receiver/place_writer.h"
 #include "mirror/receiver/staged_device.h"
 #include "mirror/receiver/staging_file.h"
 #include "mirror/wire/messages.h"
@@ -104,7 +103,6 @@ class MirrorImage {
   StagedDevice device_;
   StagingFile staging_;
   std::shared_ptr<BlockDevice> image_;
-  PlaceWriter place_writer_;
   std::optional<Superblock> superblock_;
   std::optional<RootBlock> root_;
   MirrorTarget* target_ = nullptr;

@@ -7,7 +7,6 @@
 #include "common/checksum.h"
 #include "common/failpoint.h"
 #include "common/staging_place.h"
-#include "mirror/receiver/place_writer.h"
 
 namespace tarnfs {
 namespace {
@@ -63,6 +62,20 @@ Result<PageRef> read_one(BlockDevice& device, std::uint64_t block) {
 }
 
 }  // namespace
+
+Status write_in_place(BlockDevice& device, std::vector<BlockWrite>& blocks) {
+  // Stable: of two contents for one address the later one stays the later one.
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const BlockWrite& a, const BlockWrite& b) { return a.address < b.address; });
+  std::vector<PageRef> run;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    run.push_back(blocks[i].page);
+    if (i + 1 < blocks.size() && blocks[i + 1].address.value == blocks[i].address.value + 1) continue;
+    TARNFS_TRY(device.write(Address{blocks[i].address.value + 1 - run.size()}, run));
+    run.clear();
+  }
+  return {};
+}
 
 void StagingFile::clear() {
   device_.reset();

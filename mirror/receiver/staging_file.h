@@ -34,6 +34,9 @@
 
 namespace tarnfs {
 
+// Writes blocks to their addresses, neighbours in one call. The order of `blocks` is lost.
+Status write_in_place(BlockDevice& device, std::vector<BlockWrite>& blocks);
+
 // Where the staged content of an address is in the staging file.
 using StagedBlocks = std::unordered_map<Address, Address>;
 
