@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/aligned_buffer.h"
 #include "common/checksum.h"
 #include "common/failpoint.h"
 #include "common/log.h"
@@ -287,19 +288,19 @@ Result<wire::Want> MirrorImage::take(const wire::Offer& offer, std::span<const F
 // Which blocks the image has, read now: what it had before a loss of power counts for nothing. A publish flushes them.
 std::vector<bool> MirrorImage::find_in_place(std::span<const wire::BlockEntry> entries) {
   std::vector<bool> found(entries.size());
-  std::vector<std::byte> bytes;
+  AlignedBuffer buffer(kCompareBlocks);
   for (std::size_t first = 0; first < entries.size();) {
     std::size_t count = 1;
     while (count < kCompareBlocks && first + count < entries.size() &&
            entries[first + count].address.value == entries[first].address.value + count) {
       ++count;
     }
-    bytes.resize(count * kBlockSize);
+    const std::span<std::byte> bytes = buffer.first(count);
     // What cannot be read is sent again: writing it may help.
     const bool read = image_->read(entries[first].address, bytes).ok();
     for (std::size_t i = 0; read && i < count; ++i) {
       const wire::BlockEntry& entry = entries[first + i];
-      const bool equal = checksum_of(std::span(bytes).subspan(i * kBlockSize, kBlockSize)) == entry.checksum;
+      const bool equal = checksum_of(bytes.subspan(i * kBlockSize, kBlockSize)) == entry.checksum;
       // Not where a growth or what is staged since the last root still writes.
       found[first + i] = equal && !is_old_end(entry.address) && !staging_.blocks().contains(entry.address);
     }

@@ -12,6 +12,7 @@
 
 #include "common/block_device.h"
 #include "common/mutex.h"
+#include "tests/support/direct_memory.h"
 #include "tests/support/garbage_page.h"
 
 namespace tarnfs::testing {
@@ -33,6 +34,7 @@ class MemoryBlockDevice final : public BlockDevice {
   void give_room(std::uint64_t room_blocks) { room_blocks_ = room_blocks; }
 
   Status read(Address first, std::span<std::byte> out) override {
+    TARNFS_TRY(check_aligned(out));
     MutexLock lock(mutex_);
     TARNFS_TRY(count_call());
     ++reads_;

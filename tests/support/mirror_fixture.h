@@ -25,6 +25,7 @@
 #include "common/mutex.h"
 #include "common/replication.h"
 #include "mirror/receiver/mirror_storage.h"
+#include "tests/support/direct_memory.h"
 #include "tests/support/memory_block_device.h"
 
 namespace tarnfs::testing {
@@ -464,7 +465,10 @@ class RecordingDisk {
     }
     std::string name() const override { return file_ == File::kImage ? "image" : "staging"; }
     std::uint64_t size_blocks() const override { return size_blocks_; }
-    Status read(Address first, std::span<std::byte> out) override { return disk_.read(file_, first, out); }
+    Status read(Address first, std::span<std::byte> out) override {
+      TARNFS_TRY(check_aligned(out));
+      return disk_.read(file_, first, out);
+    }
     Status write(Address first, std::span<const PageRef> pages) override {
       if (first.value + pages.size() > size_blocks_) return Error(ErrorCode::kIo, "write beyond the end");
       return disk_.write(file_, first, pages);

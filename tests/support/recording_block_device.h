@@ -19,6 +19,7 @@
 #include "common/block_device.h"
 #include "common/mutex.h"
 #include "tests/support/crash_image.h"
+#include "tests/support/direct_memory.h"
 #include "tests/support/garbage_page.h"
 
 namespace tarnfs::testing {
@@ -43,6 +44,7 @@ class RecordingBlockDevice final : public BlockDevice {
   std::uint64_t size_blocks() const override { return size_blocks_; }
 
   Status read(Address first, std::span<std::byte> out) override {
+    TARNFS_TRY(check_aligned(out));
     const std::uint64_t count = out.size() / kBlockSize;
     if (first.value > size_blocks_ || count > size_blocks_ - first.value) {
       return Error(ErrorCode::kIo, "read beyond the end");
