@@ -8,6 +8,7 @@
 
 #include "common/checksum.h"
 #include "tests/support/memory_block_device.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 using tarnfs::testing::MemoryBlockDevice;
@@ -105,9 +106,7 @@ TEST_CASE("what is forgotten makes room") {
 }
 
 TEST_CASE("it never finds anything else than what was put in") {
-  const std::uint64_t seed = std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   MemoryBlockDevice device(1024);
   BlockCache cache(device, kLimitBytes);
   std::unordered_map<std::uint64_t, std::uint64_t> newest;  // address -> content

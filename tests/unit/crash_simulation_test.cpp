@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "tests/support/crash_simulation.h"
+#include "tests/support/seed.h"
 #include "tests/support/thread_sanitizer.h"
 
 using tarnfs::testing::CrashSimulation;
@@ -39,7 +40,7 @@ std::uint64_t states_wanted() {
 
 TEST_CASE("after a power cut at any moment a volume holds what was promised") {
   if (std::getenv("TARNFS_CRASH_REPLAY") != nullptr) return;
-  const std::uint64_t seed = number_from_environment("TARNFS_TEST_SEED", std::random_device{}());
+  const std::uint64_t seed = tarnfs::testing::printed_seed();
   const std::uint64_t states = states_wanted();
   std::printf("crash simulation: seed %llu, %llu states wanted\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(states));

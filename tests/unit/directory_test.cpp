@@ -7,7 +7,6 @@
 
 #include <array>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <iterator>
@@ -19,6 +18,7 @@
 
 #include "fs/tree/directory_node.h"
 #include "fs/tree/directory_tree.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 
@@ -97,13 +97,6 @@ std::uint64_t usual_hash(std::string_view name) {
 }
 std::uint64_t narrow_hash(std::string_view name) {
   return usual_hash(name) % 61 + 1;
-}
-
-std::uint64_t printed_seed() {
-  const char* const given = std::getenv("TARNFS_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  fmt::print("TARNFS_TEST_SEED={}\n", seed);
-  return seed;
 }
 
 // Checks what directory_format.h promises of a tree; returns the number of entries.
@@ -374,7 +367,7 @@ TEST_CASE("names of no byte and of more than 255 are refused, those of 255 are n
 }
 
 TEST_CASE("random operations give what the model gives") {
-  const std::uint64_t seed = printed_seed();
+  const std::uint64_t seed = testing::printed_seed();
   for (const std::size_t name_bytes_max : {std::size_t{12}, std::size_t{255}}) {
     ModelRun run(seed, usual_hash, name_bytes_max, 0);
     run.run(6000, 90);
@@ -387,7 +380,7 @@ TEST_CASE("random operations give what the model gives") {
 }
 
 TEST_CASE("a three-level tree grows and shrinks") {
-  ModelRun run(printed_seed(), usual_hash, 255, 0);
+  ModelRun run(testing::printed_seed(), usual_hash, 255, 0);
   for (int i = 0; i < 8; ++i) {
     std::mt19937_64 random(static_cast<std::uint64_t>(i));
     for (unsigned n = 0; n < 1000; ++n) {
@@ -404,7 +397,7 @@ TEST_CASE("a three-level tree grows and shrinks") {
 }
 
 TEST_CASE("entries removed in the order of the listing, or backwards, leave no page behind") {
-  const std::uint64_t seed = printed_seed();
+  const std::uint64_t seed = testing::printed_seed();
   for (const unsigned fail_every : {0U, 1U}) {
     for (const std::size_t name_bytes_max : {std::size_t{12}, std::size_t{255}}) {
       ModelRun run(seed, usual_hash, name_bytes_max, fail_every);
@@ -417,7 +410,7 @@ TEST_CASE("entries removed in the order of the listing, or backwards, leave no p
 }
 
 TEST_CASE("names of equal hash live side by side") {
-  const std::uint64_t seed = printed_seed();
+  const std::uint64_t seed = testing::printed_seed();
   for (const std::size_t name_bytes_max : {std::size_t{6}, std::size_t{255}}) {
     ModelRun run(seed, narrow_hash, name_bytes_max, 0);
     run.run(4500, 75);
@@ -448,7 +441,7 @@ TEST_CASE("the 129th name of one hash is refused, and a sequence that became fre
 }
 
 TEST_CASE("an operation whose read fails has written nothing, and succeeds when it is run again") {
-  const std::uint64_t seed = printed_seed();
+  const std::uint64_t seed = testing::printed_seed();
   for (const unsigned fail_every : {1U, 2U, 3U}) {
     ModelRun run(seed, fail_every == 2 ? Hash(narrow_hash) : Hash(usual_hash), 255, fail_every);
     run.run(2500, 85);
@@ -487,7 +480,7 @@ TEST_CASE("a listing shows once what is there all the time while other entries c
 }
 
 TEST_CASE("a damaged page gives an error, never more") {
-  std::mt19937_64 random(printed_seed());
+  std::mt19937_64 random(testing::printed_seed());
   MemoryPages whole;
   fill(whole, 6000);
   for (unsigned round = 0; round < 400; ++round) {
@@ -541,7 +534,7 @@ TEST_CASE("a damaged page gives an error, never more") {
 }
 
 TEST_CASE("pages of nothing but random bytes behind a right header give an error, never more") {
-  std::mt19937_64 random(printed_seed());
+  std::mt19937_64 random(testing::printed_seed());
   MemoryPages whole;
   fill(whole, 3000);
   for (unsigned round = 0; round < 300; ++round) {

@@ -3,11 +3,11 @@
 #include <linux/fs.h>
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <memory>
 #include <random>
 #include <thread>
 
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 #include "tests/support/thread_sanitizer.h"
 
@@ -177,10 +177,7 @@ TEST_CASE("a copy shares all blocks with its source, and either can change and g
 }
 
 TEST_CASE("any range, aligned or not, copies what write(2) would have") {
-  const char* const fixed = std::getenv("TARNFS_SEED");
-  const std::uint64_t seed = fixed != nullptr ? std::strtoull(fixed, nullptr, 10) : std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   TestVolume test;
   std::vector<InodeNumber> files;
   std::vector<std::string> model;

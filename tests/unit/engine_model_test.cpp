@@ -3,10 +3,10 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <map>
 #include <random>
 
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 #include "tests/support/thread_sanitizer.h"
 
@@ -267,10 +267,7 @@ class RandomRun {
 }  // namespace
 
 TEST_CASE("random operations agree with a model, over remounts and crashes") {
-  const char* const fixed = std::getenv("TARNFS_SEED");
-  const std::uint64_t seed = fixed != nullptr ? std::strtoull(fixed, nullptr, 10) : std::random_device{}();
-  MESSAGE("seed " << seed);
-  RandomRun run(seed);
+  RandomRun run(testing::printed_seed());
   for (unsigned i = 0; i < 4000 / kOneRoundOf; ++i) run.step();
   run.finish();
 }

@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
@@ -262,8 +263,7 @@ TEST_CASE("a pin that was given up protects again once it is moved to a newer ro
 }
 
 TEST_CASE("many threads on few names, a small volume, a small cache and consistency points all the time") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
+  const std::uint64_t seed = testing::printed_seed();
   TestVolume test(3000);
   REQUIRE(test.volume->close().ok());
   test.options.cache_limit_bytes = 1 << 20;

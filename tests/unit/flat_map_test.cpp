@@ -1,5 +1,6 @@
 // The hash map in one array: against the standard library's, and with keys that a bad hash would pile up.
 #include "common/flat_map.h"
+#include "tests/support/seed.h"
 
 #include <doctest/doctest.h>
 
@@ -11,9 +12,7 @@
 using namespace tarnfs;
 
 TEST_CASE("it has what was put in and not erased") {
-  const std::uint64_t seed = std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   FlatMap<std::uint64_t> map;
   std::unordered_map<std::uint64_t, std::uint64_t> model;
   for (std::uint64_t step = 0; step < 200'000; ++step) {

@@ -1,9 +1,9 @@
 #include "common/histogram.h"
+#include "tests/support/seed.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <random>
 #include <thread>
 #include <vector>
@@ -38,9 +38,7 @@ TEST_CASE("one value in a thousand is above the 99.9th percentile, two are not")
 }
 
 TEST_CASE("a percentile is not below the true value and at most a quarter above") {
-  const unsigned seed = std::random_device()();
-  std::printf("seed %u\n", seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   for (int round = 0; round < 50; ++round) {
     Histogram histogram;
     std::vector<std::uint64_t> values;

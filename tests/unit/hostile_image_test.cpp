@@ -5,13 +5,13 @@
 
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <random>
 #include <tuple>
 
 #include "common/log.h"
 #include "fs/engine/volume.h"
 #include "tests/support/check_volume_builder.h"
+#include "tests/support/seed.h"
 #include "tests/support/thread_sanitizer.h"
 #include "tests/support/watchdog.h"
 
@@ -338,10 +338,7 @@ TEST_CASE("inode 0 is in use, an inode's layout or size cannot be: told as damag
 
 TEST_CASE("random bytes are wrong under right checksums: every operation ends") {
   open_log(LogTarget::kNowhere, "hostile_image_test");
-  const char* const given = std::getenv("TARNFS_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  std::printf("hostile images: seed %llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
+  const std::uint64_t seed = testing::printed_seed();
   Watchdog watchdog(std::chrono::seconds(120));
   for (std::uint64_t round = 0; round < kRounds; ++round) {
     watchdog.begin("round " + std::to_string(round));

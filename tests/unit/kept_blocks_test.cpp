@@ -2,7 +2,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -14,6 +13,7 @@
 
 #include "mirror/receiver/kept_blocks.h"
 #include "tests/support/device_mirror_storage.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 using namespace tarnfs::testing;
@@ -184,10 +184,7 @@ TEST_CASE("a root that is pinned while its staged blocks are copied is kept as i
 }
 
 TEST_CASE("every pinned root can be read, whatever is written over") {
-  const char* const given = std::getenv("TARNFS_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(printed_seed());
   Mirror mirror(kBlocks * kBlockSize);  // so that no pin is lost
   std::uint64_t number = 0;
   std::map<PinId, Cp> pins;

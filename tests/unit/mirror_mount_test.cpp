@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "fs/fuse/mount.h"
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
@@ -591,8 +592,7 @@ class Churn {
 
 TEST_CASE("after every change everything is seen as it is, whatever the kernel had kept") {
   if (!can_mount()) return;
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
+  const std::uint64_t seed = printed_seed();
   const int rounds = std::getenv("TARNFS_TEST_FULL") != nullptr ? 1000 : 60;
   Pair pair;
   Churn churn(pair, seed);

@@ -11,6 +11,7 @@
 #include "mirror/receiver/mirror_image.h"
 #include "tests/support/memory_channel.h"
 #include "tests/support/mirror_pair.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 using namespace tarnfs::testing;
@@ -185,8 +186,7 @@ class World {
 }  // namespace
 
 TEST_CASE("whatever operators do with images, a mirror is whole, has diverged, or does not start") {
-  const char* const given = std::getenv("TARNFS_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  const std::uint64_t seed = printed_seed();
   const int worlds = std::getenv("TARNFS_TEST_FULL") != nullptr ? 400 : 20;
   MESSAGE("seed " << seed);
   Counts sum;

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "common/result.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 
@@ -32,9 +33,7 @@ void check_same(const PageMap& pages, const std::map<std::uint64_t, const std::b
 }  // namespace
 
 TEST_CASE("it has what was put in and not erased, in order") {
-  const std::uint64_t seed = std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   for (int round = 0; round < 20; ++round) {
     const std::uint64_t range = std::uint64_t{64} << (round % 5 * 3);
     PageMap pages;

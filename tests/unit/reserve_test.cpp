@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 #include "tests/support/thread_sanitizer.h"
 
@@ -307,10 +308,7 @@ TEST_CASE("a volume of format 3 opens, and takes a reserve") {
 }
 
 TEST_CASE("random operations on files with a reserve: the books are right, and what is promised is kept") {
-  const char* const fixed = std::getenv("TARNFS_SEED");
-  const std::uint64_t seed = fixed != nullptr ? std::strtoull(fixed, nullptr, 10) : std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   for (unsigned round = 0; round < 15 / kOneRoundOf; ++round) {
     ReserveVolume test(6000);
     std::vector<InodeNumber> files;

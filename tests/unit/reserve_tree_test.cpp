@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/support/memory_blocks.h"
+#include "tests/support/seed.h"
 #include "tests/support/thread_sanitizer.h"
 
 using namespace tarnfs;
@@ -186,8 +187,7 @@ TEST_CASE("pieces that were reserved one by one become one") {
 }
 
 TEST_CASE("random cuts, reservations and pages agree with a model") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
+  const std::uint64_t seed = testing::printed_seed();
   for (unsigned round = 0; round < 4; ++round) {
     TreeModel model(seed + round);
     for (unsigned step = 0; step < 60 / kOneRoundOf; ++step) {

@@ -8,6 +8,7 @@
 #include "common/checksum.h"
 #include "fs/tree/share_map.h"
 #include "tests/support/memory_blocks.h"
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 using tarnfs::testing::MemoryBlocks;
@@ -25,9 +26,7 @@ BlockPointer pointer_to(std::uint64_t address) {
 }  // namespace
 
 TEST_CASE("shared pages agree with a map") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   SharedPages pages;
   std::map<std::uint64_t, BlockPointer> model;
   for (int step = 0; step < 3000; ++step) {

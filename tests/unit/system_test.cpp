@@ -16,6 +16,7 @@
 #include "mirror/sender/sender.h"
 #include "tests/support/device_mirror_storage.h"
 #include "tests/support/memory_channel.h"
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
@@ -176,9 +177,7 @@ TEST_CASE("every state that a reader of the mirror can see is one moment of the 
 }
 
 TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in every state") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(printed_seed());
   MemoryNetwork network;
   DeviceStorage storage;
   auto mirror = std::make_unique<Mirror>(storage, network);
@@ -210,9 +209,7 @@ TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in
 }
 
 TEST_CASE("copies that share blocks reach a mirror that is there and one that was away") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(printed_seed());
   MemoryNetwork network;
   DeviceStorage storage;
   auto mirror = std::make_unique<Mirror>(storage, network);

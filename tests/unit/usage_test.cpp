@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 #include "tests/support/thread_sanitizer.h"
 
@@ -126,9 +127,7 @@ TEST_CASE("where blocks are shared a deletion counts when it is known what it fr
 }
 
 TEST_CASE("whatever was done before, nine tenths of what is said to be available can be written") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   for (unsigned round = 0; round < 12 / kOneRoundOf + 1; ++round) {
     TestVolume test(6000);
     std::map<std::string, InodeNumber> files;

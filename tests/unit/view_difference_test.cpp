@@ -11,6 +11,7 @@
 
 #include "fs/engine/view_difference.h"
 #include "fs/tree/tree_difference.h"
+#include "tests/support/seed.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
@@ -234,9 +235,7 @@ TEST_CASE("before the first state there was an empty root directory") {
 }
 
 TEST_CASE("a directory of many leaves is compared in the order of its keys") {
-  const std::uint64_t seed = std::random_device{}();
-  MESSAGE("seed " << seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(printed_seed());
   States states;
   const InodeNumber directory = states.make(kRootDirectory, "directory", S_IFDIR | 0755);
   std::set<std::string> present;

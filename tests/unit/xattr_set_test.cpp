@@ -1,10 +1,10 @@
 // Sets of extended attributes: limits, modes, the bytes, and damage in them.
 #include "fs/engine/xattr_set.h"
+#include "tests/support/seed.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <random>
@@ -107,10 +107,7 @@ TEST_CASE("the bytes are those of the format") {
 }
 
 TEST_CASE("random changes give what a map gives, through the bytes too") {
-  const char* const given = std::getenv("TARNFS_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  fmt::print("TARNFS_TEST_SEED={}\n", seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::printed_seed());
   XattrSet set;
   std::map<std::string, std::string> model;
   for (int i = 0; i < 5000; ++i) {
