@@ -46,6 +46,16 @@ bool is_publish_mark(std::span<const std::byte, kBlockSize> block, const std::ar
   return mark.magic == kPublishMarkMagic && mark.volume == volume && mark.checksum == seal_of(mark);
 }
 
+Result<std::optional<RootBlock>> read_root_slot(BlockDevice& device, const Superblock& superblock, Address slot) {
+  PageRef page = PageRef::uninitialised();
+  TARNFS_TRY(device.read(slot, page.mutable_bytes()));
+  if (is_all_zero(page.bytes()) || is_publish_mark(page.bytes(), superblock.volume)) return std::optional<RootBlock>();
+  TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
+  if (root.volume != superblock.volume) return std::optional<RootBlock>();
+  if (root_slot_of(Cp{root.cp}, root.size_blocks) == slot) return std::optional(root);
+  return Error(ErrorCode::kCorrupt, "the root of cp " + std::to_string(root.cp) + " does not belong there");
+}
+
 std::string staging_path_of(const std::string& image) {
   return image + ".staging";
 }

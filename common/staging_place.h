@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -48,6 +49,9 @@ PublishMark mark_of(PublishMark::Kind kind, const RootBlock& root, const StateNa
 Address place_of(const PublishMark& mark);
 // Whether the block is a whole mark of this volume.
 bool is_publish_mark(std::span<const std::byte, kBlockSize> block, const std::array<std::uint8_t, 16>& volume);
+// The root in a slot of the ring, or why it is not valid. Nothing where the slot is empty or has a mark, which is of no
+// use when its staging file is gone, or where an older volume in the same image left its root.
+Result<std::optional<RootBlock>> read_root_slot(BlockDevice& device, const Superblock& superblock, Address slot);
 // Whether no publish was cut off in the image behind its decision: for one that has no staging file.
 Status check_no_publish_is_open(BlockDevice& image, const Superblock& superblock);
 

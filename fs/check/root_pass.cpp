@@ -35,19 +35,6 @@ Result<Superblock> check_superblocks(BlockDevice& device, ProblemLog& log) {
   return superblock;
 }
 
-// The root in the slot, or why it is not valid. Nothing where a slot is empty, or where an older volume in the same
-// image left its root.
-Result<std::optional<RootBlock>> read_slot(BlockDevice& device, const Superblock& superblock, Address slot) {
-  PageRef page = PageRef::uninitialised();
-  TARNFS_TRY(device.read(slot, page.mutable_bytes()));
-  // A mirror's mark is no root, and of no use when its staging file is gone.
-  if (is_all_zero(page.bytes()) || is_publish_mark(page.bytes(), superblock.volume)) return std::optional<RootBlock>();
-  TARNFS_ASSIGN(const RootBlock root, check_root_block(page.bytes()));
-  if (root.volume != superblock.volume) return std::optional<RootBlock>();
-  if (root_slot_of(Cp{root.cp}, root.size_blocks) == slot) return std::optional(root);
-  return Error(ErrorCode::kCorrupt, fmt::format("the root of cp {} does not belong there", root.cp));
-}
-
 void check_chain(const std::map<std::uint64_t, RootBlock>& roots, ProblemLog& log) {
   for (const auto& [cp, root] : roots) {
     const auto previous = roots.find(cp - 1);
@@ -92,7 +79,7 @@ Status check_roots(BlockDevice& device, CheckReport& report, ProblemLog& log) {
   std::map<std::uint64_t, RootBlock> roots;
   for (std::uint64_t i = 0; i < kRootSlots; ++i) {
     const Address slot = root_slot_of(Cp{i}, report.superblock.size_blocks);
-    const auto root = read_slot(device, report.superblock, slot);
+    const auto root = read_root_slot(device, report.superblock, slot);
     if (!root.ok()) {
       log.warning(ProblemKind::kRootRing, std::nullopt, slot,
                   fmt::format("root slot at block {} is not valid: {}", slot.value, root.error().describe()));

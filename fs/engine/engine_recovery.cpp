@@ -10,6 +10,7 @@
 #include "common/aligned_buffer.h"
 #include "common/checksum.h"
 #include "common/log.h"
+#include "common/staging_place.h"
 #include "fs/engine/engine.h"
 #include "fs/engine/inode_directory_pages.h"
 #include "fs/engine/inode_locks.h"
@@ -17,8 +18,25 @@
 
 namespace tarnfs {
 
+namespace {
+
+// A crash that tears the write of a root leaves this, and nothing is lost then. A root that was whole once and was
+// damaged since leaves the same: its owner must hear of it.
+void warn_of_damaged_slot_behind(const RootBlock& newest, BlockDevice& device, const Superblock& superblock) {
+  const Address slot = root_slot_of(Cp{newest.cp + 1}, newest.size_blocks);
+  const auto behind = read_root_slot(device, superblock, slot);
+  if (behind.ok() || behind.error().code() != ErrorCode::kCorrupt) return;
+  log_warning(device.name() + ": block " + std::to_string(slot.value) + ", where the state after cp " +
+              std::to_string(newest.cp) + " would stand, is damaged; cp " + std::to_string(newest.cp) +
+              " is taken. A crash while it was written does no harm; if there was none, what it had is lost, and " +
+              "blocks of the older state may have been written over: run fsck.tarnfs, and compare with a mirror");
+}
+
+}  // namespace
+
 Status Engine::recover() {
   const RootBlock root = newest_root();
+  warn_of_damaged_slot_behind(root, device_, superblock_);
   const JournalGeometry geometry = journal_geometry_of(superblock_, root);
   const JournalPosition start = journal_start_of(root);
   if (Status loaded = load_share_map(); !loaded.ok()) {

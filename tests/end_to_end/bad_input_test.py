@@ -10,6 +10,7 @@ import harness
 from harness import TarnTest, free_port, program, run, tarn
 
 FORMAT_VERSION_OFFSET = 8  # in the superblock: the magic is before it
+CP_OFFSET = 48  # in a root block
 
 
 def hash_of(path):
@@ -77,6 +78,29 @@ class BadImage(TarnTest):
         for slot in slots:
             self.damage(image, slot * 4096 + 200, b"damage")
         self.assert_refused(image, "root")
+
+    def test_a_damaged_newest_root_is_told(self):
+        image = self.make_volume(size="64M")
+        primary = self.mount(image)
+        (primary.mountpoint / "file").write_text("content")
+        primary.unmount()
+        self.assertNotIn("is damaged", primary.log_text())
+        newest_cp, slot = max(self.roots_of(image))
+        self.damage(image, slot * 4096 + 200, b"damage")
+        primary = self.mount(image)
+        warning = f"block {slot}, where the state after cp {newest_cp - 1} would stand, is damaged"
+        self.assertIn(warning, primary.log_text())
+        primary.unmount()
+
+    def roots_of(self, image):
+        """The cp and the block of each root in an image of 64 MiB."""
+        content = image.read_bytes()
+        slots = [*range(1, 17), *range(16384 - 17, 16384 - 1)]
+        return [
+            (struct.unpack_from("<Q", content, slot * 4096 + CP_OFFSET)[0], slot)
+            for slot in slots
+            if content.startswith(b"TARNROOT", slot * 4096)
+        ]
 
     def test_an_image_in_use(self):
         image = self.make_volume(size="64M")
