@@ -70,8 +70,6 @@ Status Primary::make_mirrors() {
   mirrors.channel.keys_directory = options_.keys_directory;
   mirrors.channel.heartbeat_interval = std::chrono::milliseconds(options_.ping_interval_ms);
   mirrors.channel.heartbeat_timeout = std::chrono::milliseconds(options_.dead_after_ms);
-  mirrors.sender.ping_interval_ms = options_.ping_interval_ms;
-  mirrors.sender.dead_ms = options_.dead_after_ms;
   // What one consistency point may have changed fits.
   mirrors.sender.queue_limit_bytes = std::max(mirrors.sender.queue_limit_bytes, options_.dirty_limit_bytes);
   mirrors.sender.on_state_changed = [this] { apply_policy(); };

@@ -93,8 +93,6 @@ class RunningMirror final : public MirrorDaemon {
     mirrors.sender.id = id_;
     mirrors.sender.source_is_mirror = true;
     mirrors.sender.pin_size_option = "--pin-size ";
-    mirrors.sender.ping_interval_ms = options_.ping_interval_ms;
-    mirrors.sender.dead_ms = options_.dead_after_ms;
     return mirrors_.make(mirrors);
   }
 

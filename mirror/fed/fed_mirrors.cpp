@@ -15,6 +15,8 @@ Status FedMirrors::make(const FedMirrorsOptions& options) {
   for (const std::string& url : options.urls) {
     SenderOptions sender = options.sender;
     sender.url = url;
+    sender.ping_interval_ms = static_cast<std::uint64_t>(options.channel.heartbeat_interval.count());
+    sender.dead_ms = static_cast<std::uint64_t>(options.channel.heartbeat_timeout.count());
     TARNFS_ASSIGN(sender.connect, zmq_channel_factory(url, options.channel));
     senders_.push_back(Sender::create(std::move(sender)));
     fan_out_.add(*senders_.back());

@@ -28,7 +28,7 @@ namespace tarnfs {
 struct FedMirrorsOptions {
   std::vector<std::string> urls;
   ZmqOptions channel;
-  SenderOptions sender;   // but for url and connect
+  SenderOptions sender;   // but for url, connect, and pings, which are as often as the channel's
   std::string when_none;  // what is wrong with a request for mirrors where there are none, and what to do
 };
 

@@ -12,6 +12,25 @@
 
 namespace tarnfs::testing {
 
+// Problems that the checker finds in the last published root; empty when clean.
+inline std::string problems_of(BlockDevice& device) {
+  const auto report = check_volume(device, CheckOptions{});
+  if (!report.ok()) return report.error().describe();
+  std::string text;
+  for (const auto& problem : report->problems) text += problem.text + "\n";
+  return text;
+}
+
+// All that a file of the root directory has, or why it cannot be read.
+inline std::string content_of(Volume& volume, std::string_view name) {
+  const auto found = volume.lookup(kRootDirectory, name);
+  if (!found.ok()) return "error: " + found.error().describe();
+  std::string text(found->size_bytes, '?');
+  const auto count = volume.read(found->inode, 0, std::as_writable_bytes(std::span(text)));
+  if (!count.ok()) return "error: " + count.error().describe();
+  return text.substr(0, *count);
+}
+
 class TestVolume {
  public:
   explicit TestVolume(std::uint64_t size_blocks = 65536) : device(std::make_unique<MemoryBlockDevice>(size_blocks)) {
@@ -43,14 +62,7 @@ class TestVolume {
     device = std::move(copy);
     open();
   }
-  // Problems that the checker finds in the last published root; empty when clean.
-  std::string problems() {
-    const auto report = check_volume(*device, CheckOptions{});
-    if (!report.ok()) return report.error().describe();
-    std::string text;
-    for (const auto& problem : report->problems) text += problem.text + "\n";
-    return text;
-  }
+  std::string problems() { return problems_of(*device); }
 
   InodeNumber make(InodeNumber parent, std::string_view name, std::uint32_t mode = 0100644) {
     NewNode node;

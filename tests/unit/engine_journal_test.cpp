@@ -7,9 +7,11 @@
 #include <thread>
 
 #include "fs/check/journal_repair.h"
+#include "tests/support/gated_block_device.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
+using tarnfs::testing::GatedBlockDevice;
 using tarnfs::testing::TestVolume;
 
 namespace {
@@ -43,48 +45,6 @@ std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
-// Holds the write of a root back while it is closed.
-class RootGate final : public BlockDevice {
- public:
-  explicit RootGate(BlockDevice& below) : below_(below) {}
-
-  std::string name() const override { return below_.name(); }
-  std::uint64_t size_blocks() const override { return below_.size_blocks(); }
-  Status read(Address first, std::span<std::byte> out) override { return below_.read(first, out); }
-  Status write(Address first, std::span<const PageRef> pages) override {
-    if (!is_data_address(first, size_blocks())) {
-      MutexLock lock(mutex_);
-      ++waiting_;
-      changed_.notify_all();
-      while (closed_) changed_.wait(mutex_);
-      --waiting_;
-    }
-    return below_.write(first, pages);
-  }
-  Status flush() override { return below_.flush(); }
-
-  void close() {
-    MutexLock lock(mutex_);
-    closed_ = true;
-  }
-  void open() {
-    MutexLock lock(mutex_);
-    closed_ = false;
-    changed_.notify_all();
-  }
-  void wait_for_a_root() {
-    MutexLock lock(mutex_);
-    while (waiting_ == 0) changed_.wait(mutex_);
-  }
-
- private:
-  BlockDevice& below_;
-  Mutex mutex_;
-  Condition changed_;
-  bool closed_ TARNFS_GUARDED_BY(mutex_) = false;
-  unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
-};
-
 }  // namespace
 
 TEST_CASE("a written and fsynced file is there after a crash, and no consistency point was taken") {
@@ -111,7 +71,7 @@ TEST_CASE("a written and fsynced file is there after a crash, and no consistency
 TEST_CASE("an fsync while the first root of a mount is being written is kept") {
   TestVolume test;
   test.volume.reset();
-  RootGate gate(*test.device);
+  GatedBlockDevice gate(*test.device, GatedBlockDevice::Gate::kRoots);
   auto opened = Volume::open(gate, test.options);
   REQUIRE(opened.ok());
   test.volume = std::move(opened).value();
@@ -121,7 +81,7 @@ TEST_CASE("an fsync while the first root of a mount is being written is kept") {
   CHECK(test.volume->status().fsync_cp_count == 0);
   gate.close();
   std::thread point([&] { CHECK(test.volume->consistency_point().ok()); });
-  gate.wait_for_a_root();
+  gate.wait_for_a_write();
   REQUIRE(test.write(file, 0, "two").ok());
   std::atomic<bool> is_kept{false};
   std::thread fsync([&] {

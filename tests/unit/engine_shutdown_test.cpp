@@ -6,9 +6,11 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/gated_block_device.h"
 #include "tests/support/test_volume.h"
 
 using namespace tarnfs;
+using tarnfs::testing::GatedBlockDevice;
 using tarnfs::testing::MemoryBlockDevice;
 using tarnfs::testing::TestVolume;
 
@@ -23,48 +25,6 @@ InodeNumber find(TestVolume& test, std::string_view name) {
   const auto found = test.volume->lookup(kRootDirectory, name);
   return found.ok() ? found->inode : InodeNumber{};
 }
-
-// Holds every write back while it is closed.
-class GatedDevice final : public BlockDevice {
- public:
-  explicit GatedDevice(BlockDevice& below) : below_(below) {}
-
-  std::string name() const override { return below_.name(); }
-  std::uint64_t size_blocks() const override { return below_.size_blocks(); }
-  Status read(Address first, std::span<std::byte> out) override { return below_.read(first, out); }
-  Status write(Address first, std::span<const PageRef> pages) override {
-    {
-      MutexLock lock(mutex_);
-      ++waiting_;
-      changed_.notify_all();
-      while (closed_) changed_.wait(mutex_);
-      --waiting_;
-    }
-    return below_.write(first, pages);
-  }
-  Status flush() override { return below_.flush(); }
-
-  void close() {
-    MutexLock lock(mutex_);
-    closed_ = true;
-  }
-  void open() {
-    MutexLock lock(mutex_);
-    closed_ = false;
-    changed_.notify_all();
-  }
-  void wait_for_a_writer() {
-    MutexLock lock(mutex_);
-    while (waiting_ == 0) changed_.wait(mutex_);
-  }
-
- private:
-  BlockDevice& below_;
-  Mutex mutex_;
-  Condition changed_;
-  bool closed_ TARNFS_GUARDED_BY(mutex_) = false;
-  unsigned waiting_ TARNFS_GUARDED_BY(mutex_) = 0;
-};
 
 }  // namespace
 
@@ -145,7 +105,7 @@ TEST_CASE("every operation answers EIO after a shutdown, reads too") {
 TEST_CASE("a shutdown waits for the consistency point that runs, which is there whole or not at all") {
   TestVolume test;
   test.volume.reset();
-  GatedDevice gated(*test.device);
+  GatedBlockDevice gated(*test.device, GatedBlockDevice::Gate::kWrites);
   auto opened = Volume::open(gated, test.options);
   REQUIRE(opened.ok());
   test.volume = std::move(opened).value();
@@ -155,7 +115,7 @@ TEST_CASE("a shutdown waits for the consistency point that runs, which is there 
 
   gated.close();
   std::thread point([&] { CHECK(is_io_error(test.volume->consistency_point())); });
-  gated.wait_for_a_writer();
+  gated.wait_for_a_write();
   std::atomic<bool> acknowledged{false};
   std::uint64_t written_blocks = 0;
   std::thread shutdown([&] {
@@ -184,7 +144,7 @@ TEST_CASE("a shutdown waits for an fsync that writes: to the journal, or a large
   for (const std::size_t pages : {1, 400}) {
     TestVolume test;
     test.volume.reset();
-    GatedDevice gated(*test.device);
+    GatedBlockDevice gated(*test.device, GatedBlockDevice::Gate::kWrites);
     auto opened = Volume::open(gated, test.options);
     REQUIRE(opened.ok());
     test.volume = std::move(opened).value();
@@ -193,7 +153,7 @@ TEST_CASE("a shutdown waits for an fsync that writes: to the journal, or a large
     gated.close();
     bool promised = false;
     std::thread sync([&] { promised = test.volume->fsync(file, false).ok(); });
-    gated.wait_for_a_writer();
+    gated.wait_for_a_write();
     std::atomic<bool> acknowledged{false};
     std::uint64_t written_blocks = 0;
     std::thread shutdown([&] {
@@ -219,7 +179,7 @@ TEST_CASE("who waits for a consistency point because too much is dirty is told o
   TestVolume test;
   test.volume.reset();
   test.options.dirty_limit_bytes = 64 * kBlockSize;
-  GatedDevice gated(*test.device);
+  GatedBlockDevice gated(*test.device, GatedBlockDevice::Gate::kWrites);
   auto opened = Volume::open(gated, test.options);
   REQUIRE(opened.ok());
   test.volume = std::move(opened).value();
@@ -230,7 +190,7 @@ TEST_CASE("who waits for a consistency point because too much is dirty is told o
     for (std::uint64_t page = 0; status.ok(); ++page) status = test.write(file, page * kBlockSize, "x");
     CHECK(status.error().code() == ErrorCode::kIo);
   });
-  gated.wait_for_a_writer();
+  gated.wait_for_a_write();
   std::thread shutdown([&] { CHECK(test.volume->shut_down().ok()); });
   writer.join();
   gated.open();

@@ -29,23 +29,6 @@ namespace {
 constexpr std::chrono::milliseconds kPatience{60000};
 constexpr std::uint64_t kSmallBlocks = 4096;  // so that blocks are soon used again
 
-std::string problems_of(BlockDevice& device) {
-  const auto report = check_volume(device, CheckOptions{});
-  if (!report.ok()) return report.error().describe();
-  std::string text;
-  for (const auto& problem : report->problems) text += problem.text + "\n";
-  return text;
-}
-
-std::string read_all(Volume& volume, std::string_view name) {
-  const auto found = volume.lookup(kRootDirectory, name);
-  if (!found.ok()) return "error: " + found.error().describe();
-  std::string text(found->size_bytes, '?');
-  const auto count = volume.read(found->inode, 0, std::as_writable_bytes(std::span(text)));
-  if (!count.ok()) return "error: " + count.error().describe();
-  return text.substr(0, *count);
-}
-
 SenderOptions sender_to(MemoryNetwork& network) {
   SenderOptions options;
   options.url = "memory";
@@ -220,7 +203,7 @@ void check_has(Primary& primary, Mirror& mirror, DeviceStorage& storage, Cp cp) 
   check_shown(primary, mirror);
   CHECK(problems_of(*storage.image) == "");
   for (const char* const name : {"a", "b", "content-0", "content-1", "content-2"}) {
-    CHECK(read_all(*mirror.view, name) == read_all(*primary.test.volume, name));
+    CHECK(content_of(*mirror.view, name) == content_of(*primary.test.volume, name));
   }
 }
 
@@ -239,8 +222,8 @@ class Reader {
   // What is read first is never newer.
   void run(Volume& view) {
     while (!ending_) {
-      const std::string a = read_all(view, "a");
-      const std::string b = read_all(view, "b");
+      const std::string a = content_of(view, "a");
+      const std::string b = content_of(view, "b");
       const bool in_step = !a.starts_with("error") && !b.starts_with("error") && std::stoull(a) <= std::stoull(b);
       ++(in_step ? good : bad);
     }
@@ -584,7 +567,7 @@ TEST_CASE("a middle mirror that turned out to have another line of the volume ta
     CHECK(problems_of(*third_storage.image) == "");
     for (const char* const name : {"a", "b", "content-0", "content-1", "content-2", "still"}) {
       CAPTURE(name);
-      CHECK((read_all(*third->view, name) == read_all(*primary.test.volume, name)));
+      CHECK((content_of(*third->view, name) == content_of(*primary.test.volume, name)));
     }
     // Once.
     CHECK_FALSE(middle.sender->status().compare_due);

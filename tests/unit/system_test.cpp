@@ -69,23 +69,6 @@ class Primary {
   std::unique_ptr<Sender> sender;
 };
 
-std::string read_all(Volume& volume, std::string_view name) {
-  const auto found = volume.lookup(kRootDirectory, name);
-  if (!found.ok()) return "error: " + found.error().describe();
-  std::string text(found->size_bytes, '?');
-  const auto count = volume.read(found->inode, 0, std::as_writable_bytes(std::span(text)));
-  if (!count.ok()) return "error: " + count.error().describe();
-  return text.substr(0, *count);
-}
-
-std::string problems_of(BlockDevice& device) {
-  const auto report = check_volume(device, CheckOptions{});
-  if (!report.ok()) return report.error().describe();
-  std::string text;
-  for (const auto& problem : report->problems) text += problem.text + "\n";
-  return text;
-}
-
 }  // namespace
 
 TEST_CASE("the mirror has the tree, is clean, and moves with every consistency point") {
@@ -144,9 +127,9 @@ TEST_CASE("every state that a reader of the mirror can see is one moment of the 
   std::string failure;
   std::thread reader([&] {
     while (!done && failure.empty()) {
-      const std::string first = read_all(*mirror.view, "a");
-      const std::string second = read_all(*mirror.view, "b");
-      const std::string again = read_all(*mirror.view, "a");
+      const std::string first = content_of(*mirror.view, "a");
+      const std::string second = content_of(*mirror.view, "b");
+      const std::string again = content_of(*mirror.view, "a");
       const std::uint64_t n = std::strtoull(first.c_str(), nullptr, 10);
       const std::uint64_t m = std::strtoull(second.c_str(), nullptr, 10);
       if (first != text_of(n) || second != text_of(m))
@@ -173,7 +156,7 @@ TEST_CASE("every state that a reader of the mirror can see is one moment of the 
   CHECK(failure == "");
   CHECK(checked > 0);
   MESSAGE("checked " << checked.load() << " times over " << kPublishes << " publishes");
-  CHECK(read_all(*mirror.view, "a") == text_of(last));
+  CHECK(content_of(*mirror.view, "a") == text_of(last));
 }
 
 TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in every state") {
@@ -204,7 +187,7 @@ TEST_CASE("a mirror that was away catches up over reused blocks, and is clean in
   CHECK(mirror->status().published == state_of(primary.volume.volume->newest_root()));
   CHECK(problems_of(*storage.image) == "");
   for (const auto& [name, inode] : files) {
-    CHECK(read_all(*mirror->view, name) == read_all(*primary.volume.volume, name));
+    CHECK(content_of(*mirror->view, name) == content_of(*primary.volume.volume, name));
   }
 }
 
@@ -244,7 +227,7 @@ TEST_CASE("copies that share blocks reach a mirror that is there and one that wa
     REQUIRE(primary.published());
     REQUIRE(problems_of(*storage.image) == "");
     for (int i = 0; i < 12; ++i)
-      REQUIRE(read_all(*mirror->view, std::to_string(i)) == read_all(volume, std::to_string(i)));
+      REQUIRE(content_of(*mirror->view, std::to_string(i)) == content_of(volume, std::to_string(i)));
   }
   REQUIRE(primary.published());
   CHECK(mirror->status().published == state_of(volume.newest_root()));
