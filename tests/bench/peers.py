@@ -235,11 +235,19 @@ class TarnfsWithMirror(Tarnfs):
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         command = [self.program("tarn-mirrord"), "-f", "--listen", f"tcp://127.0.0.1:{self.port}"]
-        command += ["--image", self.directory / "mirror-image", "--mount", shown]
+        command += ["--image", self.directory / "mirror-image", "--mount", shown, *self.mirror_words()]
         self.mirror = Daemon(f"{self.name}'s mirror", command, shown, self.directory / "mirror-log")
 
+    def mirror_words(self):
+        """More for tarn-mirrord."""
+        return []
+
+    def mirror_options(self):
+        """More mount options of the primary."""
+        return []
+
     def mount(self, *more_options):
-        super().mount(*more_options, f"mirror=tcp://127.0.0.1:{self.port}")
+        super().mount(*more_options, f"mirror=tcp://127.0.0.1:{self.port}", *self.mirror_options())
         # The first copy is over before the clock starts.
         self.write_back()
 
@@ -255,6 +263,24 @@ class TarnfsWithMirror(Tarnfs):
             self.mirror.kill()
             self.mirror = None
         super().remove()
+
+
+class TarnfsWithKeys(TarnfsWithMirror):
+    """The same with keys: all that goes to the mirror is encrypted."""
+
+    def make(self):
+        own, of_mirror = self.directory / "keys", self.directory / "mirror-keys"
+        for keys in (own, of_mirror):
+            run(self.program("tarn"), "keygen", keys)
+        shutil.copy(of_mirror / "public.key", own / "peers" / "127.0.0.1")
+        shutil.copy(own / "public.key", of_mirror / "peers" / "primary")
+        super().make()
+
+    def mirror_words(self):
+        return ["--keys", self.directory / "mirror-keys"]
+
+    def mirror_options(self):
+        return [f"keys={self.directory / 'keys'}"]
 
 
 class Loop(Peer):
@@ -452,6 +478,7 @@ class Gocryptfs(Peer):
 CLASSES = {
     "tarnfs": Tarnfs,
     "tarnfs-mirror": TarnfsWithMirror,
+    "tarnfs-mirror-keys": TarnfsWithKeys,
     "ext4": Loop,
     "btrfs": Loop,
     "xfs": Loop,

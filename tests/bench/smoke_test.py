@@ -64,7 +64,8 @@ class Smoke(unittest.TestCase):
 
     def test_a_mirror_publishes(self):
         with tempfile.TemporaryDirectory(prefix="tarnfs-test-") as directory:
-            words = [RUN, "--tiny", "--rounds", "1", "--suite", "publish", "--peers", "tarnfs,tarnfs-mirror"]
+            words = [RUN, "--tiny", "--rounds", "1", "--suite", "publish"]
+            words += ["--peers", "tarnfs,tarnfs-mirror,tarnfs-mirror-keys"]
             words += ["--on", directory, "--output", Path(directory) / "output"]
             result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
             self.assertEqual(result.returncode, 0, result.stderr)
@@ -72,7 +73,8 @@ class Smoke(unittest.TestCase):
             record = json.loads((Path(directory) / "output" / "results.json").read_text())
             phases = record["results"]["publish"]
             for phase in ("durable", "published", "published_to_durable"):
-                self.assertGreater(phases[phase]["tarnfs-mirror"]["0"]["value"], 0, phase)
+                for peer in ("tarnfs-mirror", "tarnfs-mirror-keys"):
+                    self.assertGreater(phases[phase][peer]["0"]["value"], 0, phase)
 
     def test_wrong_words_are_usage_errors(self):
         wrong = (
