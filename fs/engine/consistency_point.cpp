@@ -336,8 +336,8 @@ void ConsistencyPoint::install() {
   {
     MutexLock lock(engine.usage_mutex_);
     engine.held_blocks_ = held;
-    engine.ledger_->give_back(promised + static_cast<std::int64_t>(allocatable + reserve_before_blocks_) -
-                              static_cast<std::int64_t>(engine.allocatable_before_blocks_ + root_.reserve_blocks));
+    engine.ledger_->offer(promised + static_cast<std::int64_t>(allocatable + reserve_before_blocks_) -
+                          static_cast<std::int64_t>(engine.allocatable_before_blocks_ + root_.reserve_blocks));
     engine.coming_space_.published(generation_);
     for (const auto& [number, left] : orphans_left) {
       if (!engine.coming_space_.has_orphan(number)) continue;

@@ -136,9 +136,11 @@ bool Engine::set_reserves(bool shares, bool must) {
   MutexLock lock(reserves_mutex_);
   const std::uint64_t size_blocks = size_blocks_.load();
   const bool sharing = sharing_ || shares;
-  const std::uint64_t cp_blocks =
-      cp_reserve_blocks_of(map_pages_of(size_blocks)) + (sharing ? share_map_reserve_blocks(size_blocks) : 0);
-  if (!ledger_->set_reserves(cp_blocks, deletion_reserve_blocks_of(size_blocks), must)) return false;
+  const SpaceReserves reserves{.cp_blocks = cp_reserve_blocks_of(map_pages_of(size_blocks)) +
+                                            (sharing ? share_map_reserve_blocks(size_blocks) : 0),
+                               .deletion_blocks = deletion_reserve_blocks_of(size_blocks),
+                               .accepted_blocks = accepted_reserve_blocks_of(size_blocks)};
+  if (!ledger_->set_reserves(reserves, must)) return false;
   sharing_ = sharing;
   return true;
 }
@@ -170,7 +172,7 @@ Status Engine::before_change(Intent intent, WaitNote& wait) {
   if (mode_ != VolumeMode::kReadWrite) return Error(ErrorCode::kReadOnly);
   if (changes_.load() != Changes::kTaken) TARNFS_TRY(obey_policy(intent));
   const auto limit_bytes = static_cast<std::int64_t>(options_.dirty_limit_bytes);
-  const bool content = intent == Intent::kWrite || intent == Intent::kReserved;
+  const bool content = changes_content(intent);
   if (dirty_bytes() >= (content ? limit_bytes / 4 : limit_bytes * 3 / 8)) {
     want_cp_soon();
     const std::int64_t wait_bytes = content ? limit_bytes * 3 / 8 : limit_bytes / 2;
@@ -223,7 +225,7 @@ Status Engine::wait_for_writes(Intent intent, std::int64_t wait_bytes, WaitNote&
   dirty_wait_.add(waited_ns);
   // A stream of writes that is faster than the disk waits for the disk; whoever else has to is held up by a
   // consistency point.
-  if (intent != Intent::kWrite && intent != Intent::kReserved) wait.waited_ns += waited_ns;
+  if (!changes_content(intent)) wait.waited_ns += waited_ns;
   return {};
 }
 

@@ -141,6 +141,7 @@ class Engine final : public Volume {
     kRead,
     kChange,        // needs space, waits while too much is dirty
     kWrite,         // a change of content: waits earlier, so that a stream of writes leaves room for the others
+    kAccepted,      // a write that the kernel said yes to: may use the reserve for such
     kReserved,      // a write that takes nothing but what was kept for it, and may use the deletion reserve for copies
     kDeletion,      // a change that gives space back: may use the deletion reserve
     kReclaim,       // a deletion that follows from one that was taken: no policy keeps it back
@@ -149,8 +150,17 @@ class Engine final : public Volume {
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
   static bool waits(Intent intent) {
-    return intent == Intent::kChange || intent == Intent::kWrite || intent == Intent::kReserved ||
-           intent == Intent::kDeletion || intent == Intent::kReclaim;
+    return intent == Intent::kChange || changes_content(intent) || intent == Intent::kDeletion ||
+           intent == Intent::kReclaim;
+  }
+  static bool changes_content(Intent intent) {
+    return intent == Intent::kWrite || intent == Intent::kAccepted || intent == Intent::kReserved;
+  }
+  static SpaceClaim claim_of(Intent intent) {
+    if (intent == Intent::kAccepted) return SpaceClaim::kAccepted;
+    const bool leaves_little = intent == Intent::kDeletion || intent == Intent::kReclaim ||
+                               intent == Intent::kHousekeeping || intent == Intent::kReserved;
+    return leaves_little ? SpaceClaim::kDeletion : SpaceClaim::kOrdinary;
   }
   // Where a page of a file is: in memory, in a block, or (both empty) nowhere: a hole.
   struct PagePlace {
@@ -205,10 +215,12 @@ class Engine final : public Volume {
   struct SpaceAttempts {
     unsigned count = 0;
     std::uint64_t orphans_blocks = 0;  // at the last one
+    std::uint64_t cp = 0;              // the newest one then
   };
   void warn_of_pins_given_up(std::uint64_t now_ns);
   void lose_all_pins(std::uint64_t now_ns);
-  bool make_space(SpaceAttempts& attempts, WaitNote& wait) TARNFS_EXCLUDES(cp_mutex_);
+  bool make_space(SpaceAttempts& attempts, std::uint64_t blocks, SpaceClaim claim, WaitNote& wait)
+      TARNFS_EXCLUDES(cp_mutex_);
   std::uint64_t orphans_blocks_left() TARNFS_EXCLUDES(usage_mutex_);
   static std::uint64_t written_blocks_min(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
   static std::uint64_t blocks_left_of_orphan(const Inode& inode) TARNFS_REQUIRES_SHARED(inode.mutex);
@@ -556,17 +568,15 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
     if (shut_down_) return Error(ErrorCode::kIo);
     if (intent != Intent::kRead && intent != Intent::kReplay) TARNFS_TRY(before_change(intent, wait));
     const std::uint64_t view = view_.load();
-    const bool deletion = intent == Intent::kDeletion || intent == Intent::kReclaim ||
-                          intent == Intent::kHousekeeping || intent == Intent::kReserved;
     if (intent == Intent::kReplay) {
       if (ledger_ != nullptr) ledger_->take(blocks_max);
-    } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, deletion)) {
+    } else if (ledger_ != nullptr && blocks_max > 0 && !ledger_->promise(blocks_max, claim_of(intent))) {
       if (waits(intent) && NoWaitScope::is_active()) return Error(ErrorCode::kWouldWait);
       if (waits(intent) && !recall) {
         recall.emplace(trim_loan_);  // what a trim has at this moment may be all that is missing
         continue;
       }
-      if (waits(intent) && make_space(space_attempts, wait)) continue;
+      if (waits(intent) && make_space(space_attempts, blocks_max, claim_of(intent), wait)) continue;
       return Error(shut_down_ ? ErrorCode::kIo : ErrorCode::kNoSpace);
     }
     {

@@ -263,7 +263,7 @@ Status Engine::write(InodeNumber number, std::uint64_t offset_bytes, std::span<c
     Status drawn = write_as(Intent::kReserved);
     if (drawn.ok() || drawn.error().code() != ErrorCode::kNoSpace) return drawn;
   }
-  Status written = write_as(Intent::kWrite);
+  Status written = write_as(options.already_accepted ? Intent::kAccepted : Intent::kWrite);
   const bool full = !written.ok() && written.error().code() == ErrorCode::kNoSpace;
   return full && any_reserve_ ? write_as(Intent::kReserved) : written;
 }

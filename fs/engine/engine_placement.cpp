@@ -78,7 +78,7 @@ Status Engine::place_large_file(Inode& inode) {
     Placement placement = collect_unplaced(inode);
     const std::uint64_t count = placement.pages.size();
     if (count < options_.placed_pages_min) return {};
-    if (!ledger_->promise(count, false)) return Error(ErrorCode::kNoSpace);
+    if (!ledger_->promise(count, SpaceClaim::kOrdinary)) return Error(ErrorCode::kNoSpace);
     auto addresses = free_map_->reserve(count);
     if (!addresses.ok()) {
       ledger_->give_back(static_cast<std::int64_t>(count));

@@ -24,16 +24,21 @@ void Engine::lose_all_pins(std::uint64_t now_ns) {
 }
 
 // Tries to turn promises and freed blocks into free ones. False when there is no use in trying again.
-bool Engine::make_space(SpaceAttempts& attempts, WaitNote& wait) {
+bool Engine::make_space(SpaceAttempts& attempts, std::uint64_t blocks, SpaceClaim claim, WaitNote& wait) {
   constexpr unsigned kAttemptsMax = 3;
   if (stopped_) return false;
   // A large orphan gives back a part with each consistency point: as long as they get fewer there is use.
   const std::uint64_t orphans_blocks = orphans_blocks_left();
   const bool orphans_shrink = orphans_blocks < attempts.orphans_blocks;
   attempts.orphans_blocks = orphans_blocks;
-  if (!orphans_shrink && attempts.count++ >= kAttemptsMax) return false;
+  // And as long as there was enough, but others were quicker to take it.
+  const std::uint64_t cp = published_cp_;
+  const bool was_beaten = cp != attempts.cp && ledger_->was_offered(blocks, claim);
+  attempts.cp = cp;
+  const bool counts = !orphans_shrink && !was_beaten;
+  if (counts && attempts.count++ >= kAttemptsMax) return false;
   const std::uint64_t began_ns = clock_.monotonic_ns();
-  if (attempts.count == 2 && held_blocks_ > 0) lose_all_pins(began_ns);
+  if (counts && attempts.count == 2 && held_blocks_ > 0) lose_all_pins(began_ns);
   const Status taken = request_cp(true);
   wait.waited_ns += clock_.monotonic_ns() - began_ns;
   return taken.ok();

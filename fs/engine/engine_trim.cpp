@@ -70,7 +70,7 @@ Result<FreeMap::FreeRun> Engine::trim_chunk(std::uint64_t from, std::uint64_t en
   const SpaceLoan::Use loan(trim_loan_);
   const std::uint64_t count_max =
       std::clamp<std::uint64_t>(ledger_->available_to_users_blocks() / kChunkShare, 1, kChunkBlocksMax);
-  if (!ledger_->promise(count_max, false)) return FreeMap::FreeRun{end, end};
+  if (!ledger_->promise(count_max, SpaceClaim::kOrdinary)) return FreeMap::FreeRun{end, end};
   auto chunk = free_map_->reserve_run(from, end, count_max);
   Status discarded;
   if (chunk.ok() && !chunk->empty()) {

@@ -78,7 +78,8 @@ struct AttributeChanges {
 };
 
 struct WriteOptions {
-  bool from_page_cache = false;  // the kernel's writeback: it owns size and times, ours stay untouched
+  bool from_page_cache = false;   // the kernel's writeback: it owns size and times, ours stay untouched
+  bool already_accepted = false;  // by write(2): on a full volume it takes what is kept for such
 };
 
 enum class RenameMode { kReplace, kNoReplace, kExchange };

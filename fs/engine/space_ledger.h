@@ -4,9 +4,10 @@
 // Invariants:
 //   1. available + promised of all generations + promised of running operations + kept for inodes (RootBlock) = blocks
 //      that may be given out.
-//   2. Ordinary operations leave `deletion_reserve` + `cp_reserve` alone, deletions leave `cp_reserve`, so that deletes
-//      and consistency points work on a full volume. So do other operations that take nothing for longer than to the
-//      next consistency point.
+//   2. Ordinary operations leave all three reserves alone. Writes that the kernel has accepted already may have the one
+//      that is kept for them, so that others who fill the volume do not make what write(2) said yes to impossible.
+//      Deletions, and other operations that take nothing for longer than to the next consistency point, leave the
+//      reserve of consistency points alone, so that they and deletes work on a full volume.
 //
 // Thread safety: any thread.
 #pragma once
@@ -27,19 +28,36 @@ constexpr std::uint64_t deletion_reserve_blocks_of(std::uint64_t size_blocks) {
   return std::clamp<std::uint64_t>(size_blocks / 16, 96, 384) + std::min<std::uint64_t>(size_blocks / 64, 4096);
 }
 
+// For what the kernel has of one FUSE mount and has not handed on: by default at most a five-hundredth of the memory,
+// and each page may need a node of its own.
+constexpr std::uint64_t accepted_reserve_blocks_of(std::uint64_t size_blocks) {
+  return std::min<std::uint64_t>(size_blocks / 64, 65536);
+}
+
+enum class SpaceClaim {
+  kOrdinary,
+  kAccepted,  // of a write that write(2) said yes to
+  kDeletion,  // of an operation that gives space back in the end, or takes none for long
+};
+
+struct SpaceReserves {
+  std::uint64_t cp_blocks = 0;
+  std::uint64_t deletion_blocks = 0;
+  std::uint64_t accepted_blocks = 0;
+};
+
 class SpaceLedger {
  public:
   // The reserves are 0 at first.
   explicit SpaceLedger(std::uint64_t allocatable_blocks) : available_(static_cast<std::int64_t>(allocatable_blocks)) {}
 
-  // Promises `blocks`, or returns false. `deletion`: the operation gives space back in the end, or takes none for long.
-  bool promise(std::uint64_t blocks, bool deletion) {
+  // Promises `blocks`, or returns false.
+  bool promise(std::uint64_t blocks, SpaceClaim claim) {
     const auto wanted = static_cast<std::int64_t>(blocks);
-    const auto floor = [&] { return cp_reserve_.load() + (deletion ? 0 : deletion_reserve_.load()); };
     std::int64_t now = available_.load();
-    while (now - wanted >= floor()) {
+    while (now - wanted >= left_alone_by(claim)) {
       if (!available_.compare_exchange_weak(now, now - wanted)) continue;
-      if (now - wanted >= floor()) return true;
+      if (now - wanted >= left_alone_by(claim)) return true;
       give_back(wanted);  // a reserve was raised meanwhile
       return false;
     }
@@ -47,12 +65,13 @@ class SpaceLedger {
   }
   // Returns false, and changes nothing, when what the reserve of consistency points is raised by is not there; with
   // `must` it is taken as it is. One caller at a time.
-  bool set_reserves(std::uint64_t cp_blocks, std::uint64_t deletion_blocks, bool must) {
-    const std::int64_t raised = static_cast<std::int64_t>(cp_blocks) - cp_reserve_.load();
+  bool set_reserves(const SpaceReserves& reserves, bool must) {
+    const std::int64_t raised = static_cast<std::int64_t>(reserves.cp_blocks) - cp_reserve_.load();
     const bool asks = !must && raised > 0;
-    if (asks && !promise(static_cast<std::uint64_t>(raised), false)) return false;
-    cp_reserve_ = static_cast<std::int64_t>(cp_blocks);
-    deletion_reserve_ = static_cast<std::int64_t>(deletion_blocks);
+    if (asks && !promise(static_cast<std::uint64_t>(raised), SpaceClaim::kOrdinary)) return false;
+    cp_reserve_ = static_cast<std::int64_t>(reserves.cp_blocks);
+    deletion_reserve_ = static_cast<std::int64_t>(reserves.deletion_blocks);
+    accepted_reserve_ = static_cast<std::int64_t>(reserves.accepted_blocks);
     if (asks) give_back(raised);
     return true;
   }
@@ -60,20 +79,35 @@ class SpaceLedger {
   void take(std::uint64_t blocks) { available_.fetch_sub(static_cast<std::int64_t>(blocks)); }
   void give_back(std::int64_t blocks) { available_.fetch_add(blocks); }
 
+  // What a consistency point made free.
+  void offer(std::int64_t blocks) { offered_ = available_.fetch_add(blocks) + blocks; }
+  // Whether the last consistency point left enough for the claim, whoever has taken it since.
+  bool was_offered(std::uint64_t blocks, SpaceClaim claim) const {
+    return offered_.load() - static_cast<std::int64_t>(blocks) >= left_alone_by(claim);
+  }
+
   // Below 0 only after a crash, when what was promised before it is not written yet.
   std::int64_t available() const { return available_.load(std::memory_order_relaxed); }
   // What ordinary operations leave alone.
-  std::int64_t reserve_blocks() const { return cp_reserve_.load() + deletion_reserve_; }
+  std::int64_t reserve_blocks() const { return left_alone_by(SpaceClaim::kOrdinary); }
   // What ordinary operations can still get.
   std::uint64_t available_to_users_blocks() const {
-    const std::int64_t reserves = cp_reserve_.load() + deletion_reserve_.load();
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, available_.load(std::memory_order_relaxed) - reserves));
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, available() - reserve_blocks()));
   }
 
  private:
+  std::int64_t left_alone_by(SpaceClaim claim) const {
+    std::int64_t blocks = cp_reserve_.load();
+    if (claim != SpaceClaim::kDeletion) blocks += deletion_reserve_.load();
+    if (claim == SpaceClaim::kOrdinary) blocks += accepted_reserve_.load();
+    return blocks;
+  }
+
   std::atomic<std::int64_t> cp_reserve_{0};
   std::atomic<std::int64_t> deletion_reserve_{0};
+  std::atomic<std::int64_t> accepted_reserve_{0};
   std::atomic<std::int64_t> available_;
+  std::atomic<std::int64_t> offered_{0};
 };
 
 }  // namespace tarnfs

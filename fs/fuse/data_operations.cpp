@@ -92,22 +92,40 @@ Result<std::span<const std::byte>> data_of(fuse_bufvec& data) {
 }
 
 struct WriteKind {
-  WriteOptions options;
+  bool from_page_cache;
   bool drops_privileges;
 };
+
+// The next write(2) to the file is to hear of it, as fsync(2) and close(2) will.
+void note_failed_write(FrontEnd& front_end, InodeNumber inode, ErrorCode error) {
+  front_end.failed_writes.note(inode, error);
+  front_end.forget_attributes(inode);
+}
+
+// Writes what the kernel's cache had accepted. On a full volume whoever writes on is told so, and this still has what
+// is kept for it.
+Status write_accepted(FrontEnd& front_end, FileSystem& file_system, InodeNumber inode, std::uint64_t offset,
+                      std::span<const std::byte> bytes) {
+  WriteOptions options{.from_page_cache = true};
+  Status status = file_system.write(inode, offset, bytes, options);
+  if (status.ok() || status.error().code() == ErrorCode::kWouldWait) return status;
+  note_failed_write(front_end, inode, status.error().code());
+  if (status.error().code() != ErrorCode::kNoSpace) return status;
+  options.already_accepted = true;
+  return file_system.write(inode, offset, bytes, options);
+}
 
 void write_and_answer(fuse_req_t request, fuse_ino_t inode, off_t offset, std::span<const std::byte> bytes,
                       WriteKind kind) {
   Status status = kind.drops_privileges ? drop_privileges(request, inode_of(inode)) : Status();
   if (status.ok()) {
-    status = file_system_of(request).write(inode_of(inode), static_cast<std::uint64_t>(offset), bytes, kind.options);
+    FileSystem& file_system = file_system_of(request);
+    const auto offset_bytes = static_cast<std::uint64_t>(offset);
+    status = kind.from_page_cache
+                 ? write_accepted(front_end_of(request), file_system, inode_of(inode), offset_bytes, bytes)
+                 : file_system.write(inode_of(inode), offset_bytes, bytes, {});
   }
   if (!status.ok()) {
-    if (kind.options.from_page_cache && status.error().code() != ErrorCode::kWouldWait) {
-      FrontEnd& front_end = front_end_of(request);
-      front_end.failed_writes.note(inode_of(inode), status.error().code());
-      front_end.forget_attributes(inode_of(inode));
-    }
     reply_error(request, status.error());
     return;
   }
@@ -120,8 +138,7 @@ void answer_write(fuse_req_t request, fuse_ino_t inode, fuse_bufvec* data, off_t
     reply_error(request, bytes.error());
     return;
   }
-  const WriteKind kind{.options = {.from_page_cache = file->writepage != 0},
-                       .drops_privileges = drops_privileges(*file)};
+  const WriteKind kind{.from_page_cache = file->writepage != 0, .drops_privileges = drops_privileges(*file)};
   // Over io_uring the data stay where they are until the reply.
   const auto answer = [=, data_bytes = *bytes] { write_and_answer(request, inode, offset, data_bytes, kind); };
   if (bytes->size() <= kSmallMaxBytes) {

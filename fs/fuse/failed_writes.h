@@ -1,4 +1,5 @@
-// Writes that the kernel had answered from its cache, and that failed when it handed them on.
+// Writes that the kernel had answered from its cache, and that failed when it handed them on, or would have but for
+// what is kept for such.
 //
 // Purpose: write(2) does not wait for the daemon, so whoever writes to a full volume would hear of it only from fsync
 // or close, and who does neither would go on for ever. But before a write the kernel asks for the attributes of the
@@ -8,7 +9,7 @@
 // Invariants:
 //   1. Each failed write makes at most one later request fail. A read at the end of the same file, or a seek to it,
 //      asks in the same way and may be the one.
-//   2. What is noted here is an addition: fsync and close give the error in any case.
+//   2. What is noted here is an addition: fsync and close give the error of a write that failed in any case.
 //
 // Thread safety: any thread; one leaf lock inside, not taken while nothing is noted.
 #pragma once

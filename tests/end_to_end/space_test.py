@@ -4,6 +4,7 @@
 import errno
 import fcntl
 import json
+import mmap
 import os
 import struct
 import subprocess
@@ -47,6 +48,41 @@ def fill(path):
                     raise
     finally:
         os.close(descriptor)
+
+
+def fill_directly(path):
+    """The same past the kernel's cache."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, MIB) as pages:
+            for size in (MIB, 64 << 10, 4096):
+                try:
+                    while True:
+                        os.write(descriptor, memoryview(pages)[:size])
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+    finally:
+        os.close(descriptor)
+
+
+class Accepted(TarnTest):
+    def test_what_write_has_accepted_is_written_though_others_have_filled_the_volume(self):
+        image = self.make_volume(size="256M")
+        volume = self.mount(image)
+        path = volume.mountpoint / "file"
+        content = self.random.randbytes(2 * MIB)
+        with open(path, "wb", buffering=0) as file:
+            fill_directly(volume.mountpoint / "fill")
+            self.assertEqual(file.write(content), len(content))  # the kernel asks nobody
+            os.fsync(file.fileno())
+            self.assert_errno(errno.ENOSPC, file.write, b"more")
+        self.assertEqual(path.read_bytes(), content)
+        volume.unmount()
+        self.assert_clean(image)
+        volume = self.mount(image)
+        self.assertEqual((volume.mountpoint / "file").read_bytes(), content)
+        volume.unmount()
 
 
 class Reserve(TarnTest):
