@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/privileges.h"
@@ -53,9 +54,6 @@ void answer_flush(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*fi
 }
 
 void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset) {
-  if (KernelCache* const cache = front_end_of(request).kernel_cache; cache != nullptr) {
-    cache->before_read(inode_of(inode), static_cast<std::uint64_t>(offset), size);
-  }
   const std::span<std::byte> buffer = reply_buffer(request, size);
   const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer);
   if (!bytes.ok()) {
@@ -65,8 +63,29 @@ void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off
   fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), *bytes);
 }
 
+// Waits until the read may fill pages; over io_uring it is false instead.
+bool may_fill_here(fuse_req_t request, const std::function<bool()>& before_read) {
+  if (!is_over_io_uring(request)) return before_read();
+  const NoWaitScope scope;
+  return before_read();
+}
+
 void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
   const auto answer = [=] { read_and_answer(request, inode, size, offset); };
+  if (KernelCache* const cache = front_end_of(request).kernel_cache; cache != nullptr) {
+    const auto before_read = [=] {
+      return cache->before_read(inode_of(inode), static_cast<std::uint64_t>(offset), size);
+    };
+    if (!may_fill_here(request, before_read)) {
+      // Not here: this thread may be the one that another read needs, which has the page locked that is waited for.
+      const auto wait_and_answer = [=] {
+        (void)before_read();
+        answer();
+      };
+      if (!run_elsewhere(request, wait_and_answer)) wait_and_answer();
+      return;
+    }
+  }
   if (size <= kSmallMaxBytes) {
     answer_here_or_elsewhere(request, answer);
   } else {

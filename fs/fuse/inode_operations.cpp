@@ -156,7 +156,10 @@ void answer_getxattr(fuse_req_t request, fuse_ino_t inode, const char* name, std
   }
   // The kernel keeps ACLs, and no other attributes.
   KernelCache* const cache = front_end_of(request).kernel_cache;
-  if (cache != nullptr && is_acl(name)) cache->before_acl(inode_of(inode));
+  if (cache != nullptr && is_acl(name) && !cache->before_acl(inode_of(inode))) {
+    reply_error(request, Error(ErrorCode::kWouldWait));
+    return;
+  }
   const auto value = file_system_of(request).xattr(inode_of(inode), name);
   if (!value.ok()) {
     reply_error(request, value.error());

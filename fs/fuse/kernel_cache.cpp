@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/log.h"
+#include "fs/engine/waiting.h"
 
 namespace tarnfs {
 namespace {
@@ -104,28 +105,35 @@ void KernelCache::close() {
   if (thread_.joinable()) thread_.join();
 }
 
-void KernelCache::before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) {
+bool KernelCache::before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) {
+  if (!before_filling({inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize})) {
+    return false;
+  }
   asked_count_.fetch_add(1, std::memory_order_relaxed);
-  before_filling({inode, offset_bytes / kBlockSize, (offset_bytes + size_bytes + kBlockSize - 1) / kBlockSize});
+  return true;
 }
 
-void KernelCache::before_acl(InodeNumber inode) {
-  before_filling({inode, kPlaceOfAcls, kEndOfFile});
+bool KernelCache::before_acl(InodeNumber inode) {
+  return before_filling({inode, kPlaceOfAcls, kEndOfFile});
 }
 
-void KernelCache::before_filling(const Pages& pages) {
+bool KernelCache::before_filling(const Pages& pages) {
   // One that comes before the view begins to change has its pages locked already: dropping them waits for it. And the
   // kernel does not keep an ACL that it has asked for before it is told to drop it.
-  if (!is_changing(view_.load())) return;
+  if (!is_changing(view_.load())) return true;
   MutexLock lock(mutex_);
   // What is being dropped may be locked by this very read: it is answered, and what it fills is dropped again.
-  while (holding_ && touches_change(pages) && (pages.are_acls() || !is_refilled(pages))) changed_.wait(mutex_);
-  if (!is_changing(view_.load())) return;
+  while (holding_ && touches_change(pages) && (pages.are_acls() || !is_refilled(pages))) {
+    if (NoWaitScope::is_active()) return false;
+    changed_.wait(mutex_);
+  }
+  if (!is_changing(view_.load())) return true;
   if (!holding_) {
     reads_.push_back(pages);
   } else if (touches_change(pages)) {
     refilled_.push_back(pages);
   }
+  return true;
 }
 
 void KernelCache::prepare() {

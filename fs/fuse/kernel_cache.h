@@ -16,8 +16,7 @@
 //      a directory that somebody has locked. forget() waits for it up to wait_max after prepare(), and not at all while
 //      it is behind with an earlier change; what is late is dropped all the same.
 //   4. Before all names are dropped, the kernel has made those of every listing that was answered. It makes them with
-//   the
-//      directory locked, but counts them among what comes after the drop when it comes first.
+//      the directory locked, but counts them among what comes after the drop when it comes first.
 //   5. A read is held only while the pages of reads that were answered before are dropped. That waits for nobody who
 //      waits for a request that would come behind a held one.
 //
@@ -82,10 +81,11 @@ class KernelCache final : public ViewListener {
   explicit KernelCache(Calls calls, std::chrono::milliseconds wait_max = kWaitMax);
   ~KernelCache() override;
 
-  // Before a read is answered, which fills pages. May wait, as invariant 5 says.
-  void before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) TARNFS_EXCLUDES(mutex_);
-  // Before it is answered what an ACL of the inode is. May wait in the same way.
-  void before_acl(InodeNumber inode) TARNFS_EXCLUDES(mutex_);
+  // Before a read is answered, which fills pages. May wait, as invariant 5 says; inside a NoWaitScope it returns false
+  // instead, and the read is to come again where it may wait.
+  bool before_read(InodeNumber inode, std::uint64_t offset_bytes, std::size_t size_bytes) TARNFS_EXCLUDES(mutex_);
+  // Before it is answered what an ACL of the inode is. Waits or returns false in the same way.
+  bool before_acl(InodeNumber inode) TARNFS_EXCLUDES(mutex_);
 
   // Whether this kernel knows drop_all_names. Before the first change.
   void set_drops_all_names(bool can) { drops_all_names_ = can; }
@@ -132,7 +132,7 @@ class KernelCache final : public ViewListener {
 
   static bool is_changing(std::uint64_t view) { return (view & 1) != 0; }
   void end_granted() TARNFS_EXCLUDES(mutex_);
-  void before_filling(const Pages& pages) TARNFS_EXCLUDES(mutex_);
+  bool before_filling(const Pages& pages) TARNFS_EXCLUDES(mutex_);
   void work();
   Job* next_job() TARNFS_EXCLUDES(mutex_);
   void drop(const Job& job);

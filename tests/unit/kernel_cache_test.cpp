@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "fs/engine/waiting.h"
 #include "fs/fuse/kernel_cache.h"
 
 using namespace tarnfs;
@@ -198,6 +199,29 @@ TEST_CASE("a read of the old view that fills dropped pages is dropped again, and
   reader.join();
   CHECK(answered == 2);
   CHECK(kernel.taken().empty());
+}
+
+TEST_CASE("a thread that may not wait is told that a read is held, and the read is none before it comes again") {
+  FakeKernel kernel;
+  KernelCache cache(kernel.calls());
+  const std::uint64_t asked = cache.asked_count();
+  cache.prepare();
+  cache.forget(change_of({{kFile.value, pages(2, 5)}}));
+  {
+    const NoWaitScope scope;
+    CHECK(!cache.before_read(kFile, 4 * kBlockSize, kBlockSize));
+    CHECK(!cache.before_acl(kFile));
+    CHECK(cache.before_read(kFile, 5 * kBlockSize, kBlockSize));
+    CHECK(cache.asked_count() == asked + 1);
+  }
+  cache.finish();
+  {
+    const NoWaitScope scope;
+    CHECK(cache.before_read(kFile, 4 * kBlockSize, kBlockSize));
+    CHECK(cache.before_acl(kFile));
+  }
+  CHECK(cache.asked_count() == asked + 2);
+  CHECK(kernel.taken() == std::vector<std::string>{"20:8192+12288"});
 }
 
 TEST_CASE("what is handed out while the change is made may be missing in it: what is read of it is dropped again") {
