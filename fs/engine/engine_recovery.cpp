@@ -17,7 +17,6 @@
 #include "fs/tree/directory.h"
 
 namespace tarnfs {
-
 namespace {
 
 // A crash that tears the write of a root leaves this, and nothing is lost then. A root that was whole once and was

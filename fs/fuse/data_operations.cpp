@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/privileges.h"
@@ -64,7 +63,8 @@ void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off
 }
 
 // Waits until the read may fill pages; over io_uring it is false instead.
-bool may_fill_here(fuse_req_t request, const std::function<bool()>& before_read) {
+template <class BeforeRead>
+bool may_fill_here(fuse_req_t request, const BeforeRead& before_read) {
   if (!is_over_io_uring(request)) return before_read();
   const NoWaitScope scope;
   return before_read();

@@ -11,6 +11,7 @@ from harness import TarnTest, free_port, program, run, tarn
 
 FORMAT_VERSION_OFFSET = 8  # in the superblock: the magic is before it
 CP_OFFSET = 48  # in a root block
+ROOT_SLOTS = [*range(1, 17), *range(16384 - 17, 16384 - 1)]  # the blocks in an image of 64 MiB
 
 
 def hash_of(path):
@@ -74,8 +75,7 @@ class BadImage(TarnTest):
         primary = self.mount(image)  # the copy at the end serves
         primary.unmount()
         image.write_bytes(content)
-        slots = [*range(1, 17), *range(16384 - 17, 16384 - 1)]
-        for slot in slots:
+        for slot in ROOT_SLOTS:
             self.damage(image, slot * 4096 + 200, b"damage")
         self.assert_refused(image, "root")
 
@@ -95,10 +95,9 @@ class BadImage(TarnTest):
     def roots_of(self, image):
         """The cp and the block of each root in an image of 64 MiB."""
         content = image.read_bytes()
-        slots = [*range(1, 17), *range(16384 - 17, 16384 - 1)]
         return [
             (struct.unpack_from("<Q", content, slot * 4096 + CP_OFFSET)[0], slot)
-            for slot in slots
+            for slot in ROOT_SLOTS
             if content.startswith(b"TARNROOT", slot * 4096)
         ]
 

@@ -35,26 +35,11 @@ def trim(directory, start=0, length=(1 << 64) - 1, shortest=0, user=0):
         os.close(descriptor)
 
 
-def fill(path):
+def fill(path, how=os.O_APPEND | os.O_SYNC):
     """Writes until there is no space for one block."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_SYNC)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how)
     try:
-        for size in (MIB, 64 << 10, 4096):
-            try:
-                while True:
-                    os.write(descriptor, bytes(size))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-    finally:
-        os.close(descriptor)
-
-
-def fill_directly(path):
-    """The same past the kernel's cache."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
-    try:
-        with mmap.mmap(-1, MIB) as pages:
+        with mmap.mmap(-1, MIB) as pages:  # aligned, as O_DIRECT wants it
             for size in (MIB, 64 << 10, 4096):
                 try:
                     while True:
@@ -73,7 +58,7 @@ class Accepted(TarnTest):
         path = volume.mountpoint / "file"
         content = self.random.randbytes(2 * MIB)
         with open(path, "wb", buffering=0) as file:
-            fill_directly(volume.mountpoint / "fill")
+            fill(volume.mountpoint / "fill", os.O_DIRECT)
             self.assertEqual(file.write(content), len(content))  # the kernel asks nobody
             os.fsync(file.fileno())
             self.assert_errno(errno.ENOSPC, file.write, b"more")

@@ -1,5 +1,4 @@
 #include "common/histogram.h"
-#include "tests/support/seed.h"
 
 #include <doctest/doctest.h>
 
@@ -7,6 +6,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "tests/support/seed.h"
 
 using namespace tarnfs;
 

@@ -188,7 +188,6 @@ class World {
 TEST_CASE("whatever operators do with images, a mirror is whole, has diverged, or does not start") {
   const std::uint64_t seed = printed_seed();
   const int worlds = std::getenv("TARNFS_TEST_FULL") != nullptr ? 400 : 20;
-  MESSAGE("seed " << seed);
   Counts sum;
   for (int i = 0; i < worlds; ++i) {
     INFO("seed ", seed, ", world ", i);
