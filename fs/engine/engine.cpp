@@ -139,6 +139,7 @@ bool Engine::set_reserves(bool shares, bool must) {
   const SpaceReserves reserves{.cp_blocks = cp_reserve_blocks_of(map_pages_of(size_blocks)) +
                                             (sharing ? share_map_reserve_blocks(size_blocks) : 0),
                                .deletion_blocks = deletion_reserve_blocks_of(size_blocks),
+                               .largest_deletion_blocks = largest_deletion_blocks_of(size_blocks),
                                .accepted_blocks = accepted_reserve_blocks_of(size_blocks)};
   if (!ledger_->set_reserves(reserves, must)) return false;
   sharing_ = sharing;

@@ -83,7 +83,8 @@ class Engine final : public Volume {
   Result<std::vector<std::string>> xattr_names(InodeNumber inode) override;
   Status set_xattr(InodeNumber inode, std::string_view name, std::span<const std::byte> value, XattrMode mode) override;
   Status remove_xattr(InodeNumber inode, std::string_view name) override;
-  Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) override;
+  Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out,
+                           ReadOptions options = {}) override;
   Status write(InodeNumber inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
                WriteOptions options) override;
   Status fallocate(InodeNumber inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
@@ -143,6 +144,7 @@ class Engine final : public Volume {
     kWrite,         // a change of content: waits earlier, so that a stream of writes leaves room for the others
     kAccepted,      // a write that the kernel said yes to: may use the reserve for such
     kReserved,      // a write that takes nothing but what was kept for it, and may use the deletion reserve for copies
+    kRename,        // may use most of the deletion reserve
     kDeletion,      // a change that gives space back: may use the deletion reserve
     kReclaim,       // a deletion that follows from one that was taken: no policy keeps it back
     kOptional,      // a change that is left out when there is no space or too much is dirty
@@ -150,14 +152,15 @@ class Engine final : public Volume {
     kHousekeeping,  // a deletion on the consistency point's thread, which must not wait for itself
   };
   static bool waits(Intent intent) {
-    return intent == Intent::kChange || changes_content(intent) || intent == Intent::kDeletion ||
-           intent == Intent::kReclaim;
+    return intent == Intent::kChange || changes_content(intent) || intent == Intent::kRename ||
+           intent == Intent::kDeletion || intent == Intent::kReclaim;
   }
   static bool changes_content(Intent intent) {
     return intent == Intent::kWrite || intent == Intent::kAccepted || intent == Intent::kReserved;
   }
   static SpaceClaim claim_of(Intent intent) {
     if (intent == Intent::kAccepted) return SpaceClaim::kAccepted;
+    if (intent == Intent::kRename) return SpaceClaim::kRename;
     const bool leaves_little = intent == Intent::kDeletion || intent == Intent::kReclaim ||
                                intent == Intent::kHousekeeping || intent == Intent::kReserved;
     return leaves_little ? SpaceClaim::kDeletion : SpaceClaim::kOrdinary;
@@ -307,6 +310,15 @@ class Engine final : public Volume {
   Status read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes, std::span<std::byte> out);
   bool notes_access(const InodeRecord& record, Timestamp now) const;
   void touch_accessed(InodeNumber number);
+  // What an operation has been promised besides the least.
+  struct AttributeSpace {
+    bool for_acl = false;   // for writing an ACL anew
+    bool for_good = false;  // for a block that stays
+  };
+  // Notes in `space` what is missing, and returns nothing and has changed nothing then.
+  Result<std::optional<Attributes>> change_attributes_in_memory(Operation& op, InodeNumber number,
+                                                                const AttributeChanges& changes, AttributeSpace& space);
+  bool cut_takes_block(const Inode& inode, const AttributeChanges& changes) const TARNFS_REQUIRES_SHARED(inode.mutex);
   Status write_in_memory(Operation& op, InodeNumber number, std::uint64_t offset_bytes, std::span<const std::byte> data,
                          WriteOptions options, bool from_reserve_only);
   Status write_pages(Operation& op, Inode& inode, std::uint64_t offset_bytes, std::span<const std::byte> data,

@@ -137,7 +137,8 @@ Status Engine::read_and_verify(const ReadPlan& plan, std::uint64_t offset_bytes,
   return {};
 }
 
-Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out) {
+Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes, std::span<std::byte> out,
+                                 ReadOptions options) {
   std::vector<ReadPlan::Block> failed;
   for (unsigned attempt = 0;; ++attempt) {
     TARNFS_ASSIGN(ReadPlan plan,
@@ -145,7 +146,7 @@ Result<std::size_t> Engine::read(InodeNumber number, std::uint64_t offset_bytes,
     const Status status = read_blocks(plan, offset_bytes, out);
     if (!status.ok() && status.error().code() == ErrorCode::kWouldWait) return status.error();
     if (status.ok()) {
-      if (plan.notes_access) touch_accessed(number);
+      if (plan.notes_access && options.notes_access) touch_accessed(number);
       return plan.length_bytes;
     }
     // While we read without locks a block may have been freed and reused: then the pointers have changed. The same
@@ -337,48 +338,68 @@ Status Engine::resize(Operation& op, Inode& inode, std::uint64_t size_bytes) {
 }
 
 Result<Attributes> Engine::change_attributes(InodeNumber number, const AttributeChanges& changes) {
-  // Only an ACL takes space for longer than to the next consistency point. What was kept for a file can be used on a
-  // full volume, and then its times must be noted.
-  const Intent intent = changes.mode ? Intent::kChange : Intent::kDeletion;
-  std::uint64_t blocks = blocks_for_inode();
-  if (changes.size_bytes) blocks += 1 + kTreeHeightMax + 1 + blocks_for_cut();
-  if (changes.mode) blocks += blocks_for_xattrs();
-  return run(intent, blocks, [&](Operation& op) -> Result<Attributes> {
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-    WriteLock lock(inode->mutex);
-    if (inode->deleted) return Error(ErrorCode::kStale);
-    InodeRecord& record = inode->record;
-    TARNFS_TRY(check_unprotected(record, changes));
-    std::optional<XattrSet> xattrs;
-    if (changes.mode) {
-      TARNFS_ASSIGN(xattrs, xattrs_after_chmod(op, *inode, *changes.mode));
-    }
-    if (changes.size_bytes) TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
-    if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
-    begin_change(op, *inode);
-    const bool comes_with_times = changes.changed || (changes.size_bytes && kernel_keeps_times_);
-    if (!comes_with_times) touch_changed(op, *inode, changes.size_bytes.has_value());
-    if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
-    if (changes.uid) record.uid = *changes.uid;
-    if (changes.gid) record.gid = *changes.gid;
-    if (changes.flags) {
-      count_protected(record.flags, *changes.flags);
-      record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
-    }
-    if (changes.accessed) {
-      record.atime_seconds = changes.accessed->seconds;
-      record.atime_nanoseconds = changes.accessed->nanoseconds;
-    }
-    if (changes.modified) {
-      record.mtime_seconds = changes.modified->seconds;
-      record.mtime_nanoseconds = changes.modified->nanoseconds;
-    }
-    if (changes.changed) {
-      record.ctime_seconds = changes.changed->seconds;
-      record.ctime_nanoseconds = changes.changed->nanoseconds;
-    }
-    return attributes_of(*inode);
-  });
+  // Hardly anything of it takes space for longer than to the next consistency point: an ACL keeps its size when the
+  // mode changes. What it may need besides is asked for when it does, for a full volume may not have it.
+  AttributeSpace space;
+  for (;;) {
+    std::uint64_t blocks = blocks_for_inode();
+    if (changes.size_bytes) blocks += 1 + kTreeHeightMax + 1 + blocks_for_cut();
+    if (space.for_acl) blocks += blocks_for_xattrs();
+    const auto changed = run(space.for_good ? Intent::kChange : Intent::kDeletion, blocks,
+                             [&](Operation& op) { return change_attributes_in_memory(op, number, changes, space); });
+    if (!changed.ok()) return changed.error();
+    if (*changed) return **changed;
+  }
+}
+
+// A block that others may share stays theirs when a part of it is cut off here.
+bool Engine::cut_takes_block(const Inode& inode, const AttributeChanges& changes) const {
+  return sharing_ && changes.size_bytes && *changes.size_bytes % kBlockSize != 0 &&
+         *changes.size_bytes < inode.record.size_bytes;
+}
+
+Result<std::optional<Attributes>> Engine::change_attributes_in_memory(Operation& op, InodeNumber number,
+                                                                      const AttributeChanges& changes,
+                                                                      AttributeSpace& space) {
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+  WriteLock lock(inode->mutex);
+  if (inode->deleted) return Error(ErrorCode::kStale);
+  InodeRecord& record = inode->record;
+  TARNFS_TRY(check_unprotected(record, changes));
+  std::optional<XattrSet> xattrs;
+  if (changes.mode) {
+    TARNFS_ASSIGN(xattrs, xattrs_after_chmod(op, *inode, *changes.mode));
+  }
+  const AttributeSpace needed{.for_acl = space.for_acl || xattrs,
+                              .for_good = space.for_good || cut_takes_block(*inode, changes)};
+  const bool is_enough = needed.for_acl == space.for_acl && needed.for_good == space.for_good;
+  space = needed;
+  if (!is_enough) return std::optional<Attributes>();
+  if (changes.size_bytes) TARNFS_TRY(resize(op, *inode, *changes.size_bytes));
+  if (xattrs) TARNFS_TRY(store_xattrs(op, *inode, *xattrs));
+  begin_change(op, *inode);
+  const bool comes_with_times = changes.changed || (changes.size_bytes && kernel_keeps_times_);
+  if (!comes_with_times) touch_changed(op, *inode, changes.size_bytes.has_value());
+  if (changes.mode) record.mode = (record.mode & S_IFMT) | (*changes.mode & 07777);
+  if (changes.uid) record.uid = *changes.uid;
+  if (changes.gid) record.gid = *changes.gid;
+  if (changes.flags) {
+    count_protected(record.flags, *changes.flags);
+    record.flags = (record.flags & kInodeFlagAttributes) | (*changes.flags & ~kInodeFlagAttributes);
+  }
+  if (changes.accessed) {
+    record.atime_seconds = changes.accessed->seconds;
+    record.atime_nanoseconds = changes.accessed->nanoseconds;
+  }
+  if (changes.modified) {
+    record.mtime_seconds = changes.modified->seconds;
+    record.mtime_nanoseconds = changes.modified->nanoseconds;
+  }
+  if (changes.changed) {
+    record.ctime_seconds = changes.changed->seconds;
+    record.ctime_nanoseconds = changes.changed->nanoseconds;
+  }
+  return std::optional(attributes_of(*inode));
 }
 
 Result<std::uint64_t> Engine::seek(InodeNumber number, std::uint64_t offset_bytes, SeekKind kind) {

@@ -177,7 +177,7 @@ Status Engine::rename_or_leave(InodeNumber from, std::string_view from_name, Ino
   InodeNumber unheld;
   const std::uint64_t blocks = 2 * blocks_for_directory_change() + 4 * blocks_for_inode() +
                                (left != nullptr ? 2 * blocks_for_inode() + kBlocksForInheritedAcl : 0);
-  auto status = run(Intent::kChange, blocks, [&](Operation& op) -> Status {
+  auto status = run(left != nullptr ? Intent::kChange : Intent::kRename, blocks, [&](Operation& op) -> Status {
     TARNFS_ASSIGN(const RenameParties parties, find_parties(op, from, from_name, to, to_name));
     if (mode == RenameMode::kNoReplace && parties.target != nullptr) return Error(ErrorCode::kExists);
     if (parties.source == parties.target) return {};  // two names of one inode: nothing to do

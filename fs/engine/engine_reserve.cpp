@@ -185,8 +185,12 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
   const std::uint64_t end_bytes = offset_bytes + length_bytes;
   const std::uint64_t blocks_least = std::uint64_t{2} * (1 + kTreeHeightMax + 1) + blocks_for_cut() +
                                      std::uint64_t{3} * (kTreeHeightMax + 1U) + blocks_for_inode();
+  // A block that others may share stays theirs when a part of it is zeroed here.
+  const bool zeroes = options.punch_hole || options.zero_range;
+  const bool takes_block = sharing_ && zeroes && (offset_bytes % kBlockSize != 0 || end_bytes % kBlockSize != 0);
+  const Intent least = takes_block ? Intent::kChange : Intent::kDeletion;
   if (options.punch_hole) {
-    return run(Intent::kDeletion, blocks_least, [&](Operation& op) -> Status {
+    return run(least, blocks_least, [&](Operation& op) -> Status {
       TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
       WriteLock lock(inode->mutex);
       TARNFS_TRY(check_fallocate(*inode, options));
@@ -201,11 +205,10 @@ Status Engine::fallocate(InodeNumber number, std::uint64_t offset_bytes, std::ui
   std::uint64_t blocks = 0;
   for (std::uint64_t page = offset_bytes / kBlockSize; page * kBlockSize < end_bytes;) {
     const bool keeps_more = blocks != 0;
-    const auto step =
-        run(keeps_more ? Intent::kChange : Intent::kDeletion, std::max(blocks, blocks_least), [&](Operation& op) {
-          const std::uint64_t from_bytes = std::max(offset_bytes, page * kBlockSize);
-          return fallocate_part(op, number, from_bytes, end_bytes, options, keeps_more);
-        });
+    const auto step = run(keeps_more ? Intent::kChange : least, std::max(blocks, blocks_least), [&](Operation& op) {
+      const std::uint64_t from_bytes = std::max(offset_bytes, page * kBlockSize);
+      return fallocate_part(op, number, from_bytes, end_bytes, options, keeps_more);
+    });
     if (!step.ok()) return step.error();
     blocks = step->blocks_needed;
     if (blocks > size_blocks_.load()) return Error(ErrorCode::kNoSpace);

@@ -82,6 +82,10 @@ struct WriteOptions {
   bool already_accepted = false;  // by write(2): on a full volume it takes what is kept for such
 };
 
+struct ReadOptions {
+  bool notes_access = true;  // false: O_NOATIME
+};
+
 enum class RenameMode { kReplace, kNoReplace, kExchange };
 
 struct FallocateOptions {
@@ -149,7 +153,8 @@ class FileSystem {
 
   // Data. read() returns how many bytes it put into `out`, less than out.size() only at the end of the file; it is
   // fastest when `out` is 4096-aligned.
-  virtual Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) = 0;
+  virtual Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out,
+                                   ReadOptions options = {}) = 0;
   virtual Status write(InodeNumber inode, std::uint64_t offset_bytes, std::span<const std::byte> data,
                        WriteOptions options) = 0;
   virtual Status fallocate(InodeNumber inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,

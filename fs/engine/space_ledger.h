@@ -7,7 +7,8 @@
 //   2. Ordinary operations leave all three reserves alone. Writes that the kernel has accepted already may have the one
 //      that is kept for them, so that others who fill the volume do not make what write(2) said yes to impossible.
 //      Deletions, and other operations that take nothing for longer than to the next consistency point, leave the
-//      reserve of consistency points alone, so that they and deletes work on a full volume.
+//      reserve of consistency points alone, so that they and deletes work on a full volume. Renames, which can make a
+//      directory larger, leave alone what the largest deletion needs besides.
 //
 // Thread safety: any thread.
 #pragma once
@@ -23,9 +24,13 @@ constexpr std::uint64_t cp_reserve_blocks_of(std::uint64_t map_pages) {
   return 2 * map_pages + 64;
 }
 
+constexpr std::uint64_t largest_deletion_blocks_of(std::uint64_t size_blocks) {
+  return std::clamp<std::uint64_t>(size_blocks / 16, 96, 384);
+}
+
 // What the largest deletion needs, and more on larger volumes so that many run beside each other.
 constexpr std::uint64_t deletion_reserve_blocks_of(std::uint64_t size_blocks) {
-  return std::clamp<std::uint64_t>(size_blocks / 16, 96, 384) + std::min<std::uint64_t>(size_blocks / 64, 4096);
+  return largest_deletion_blocks_of(size_blocks) + std::min<std::uint64_t>(size_blocks / 64, 4096);
 }
 
 // For what the kernel has of one FUSE mount and has not handed on: by default at most a five-hundredth of the memory,
@@ -37,12 +42,14 @@ constexpr std::uint64_t accepted_reserve_blocks_of(std::uint64_t size_blocks) {
 enum class SpaceClaim {
   kOrdinary,
   kAccepted,  // of a write that write(2) said yes to
+  kRename,
   kDeletion,  // of an operation that gives space back in the end, or takes none for long
 };
 
 struct SpaceReserves {
   std::uint64_t cp_blocks = 0;
   std::uint64_t deletion_blocks = 0;
+  std::uint64_t largest_deletion_blocks = 0;  // of these
   std::uint64_t accepted_blocks = 0;
 };
 
@@ -71,6 +78,7 @@ class SpaceLedger {
     if (asks && !promise(static_cast<std::uint64_t>(raised), SpaceClaim::kOrdinary)) return false;
     cp_reserve_ = static_cast<std::int64_t>(reserves.cp_blocks);
     deletion_reserve_ = static_cast<std::int64_t>(reserves.deletion_blocks);
+    largest_deletion_ = static_cast<std::int64_t>(reserves.largest_deletion_blocks);
     accepted_reserve_ = static_cast<std::int64_t>(reserves.accepted_blocks);
     if (asks) give_back(raised);
     return true;
@@ -98,6 +106,7 @@ class SpaceLedger {
  private:
   std::int64_t left_alone_by(SpaceClaim claim) const {
     std::int64_t blocks = cp_reserve_.load();
+    if (claim == SpaceClaim::kRename) return blocks + largest_deletion_.load();
     if (claim != SpaceClaim::kDeletion) blocks += deletion_reserve_.load();
     if (claim == SpaceClaim::kOrdinary) blocks += accepted_reserve_.load();
     return blocks;
@@ -105,6 +114,7 @@ class SpaceLedger {
 
   std::atomic<std::int64_t> cp_reserve_{0};
   std::atomic<std::int64_t> deletion_reserve_{0};
+  std::atomic<std::int64_t> largest_deletion_{0};
   std::atomic<std::int64_t> accepted_reserve_{0};
   std::atomic<std::int64_t> available_;
   std::atomic<std::int64_t> offered_{0};

@@ -205,7 +205,8 @@ class MemoryFileSystem final : public FileSystem {
     return {};
   }
 
-  Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out) override {
+  Result<std::size_t> read(InodeNumber inode, std::uint64_t offset_bytes, std::span<std::byte> out,
+                           ReadOptions /*options*/ = {}) override {
     TARNFS_TRY(answers_here());
     MutexLock lock(mutex_);
     wait_while_held();

@@ -29,6 +29,11 @@ TEST_CASE("a read notes its time when the old one is not after the last change")
     REQUIRE(test.volume->change_attributes(file, changes).ok());
   };
   access_after_change(-100);
+  const Timestamp before = test.volume->attributes(file)->accessed;
+  std::string content(7, '?');
+  const auto out = std::as_writable_bytes(std::span(content));
+  CHECK(test.volume->read(file, 0, out, {.notes_access = false}).value() == content.size());
+  CHECK(test.volume->attributes(file)->accessed == before);
   CHECK(changes_access_time(test, file));
   access_after_change(100);
   CHECK_FALSE(changes_access_time(test, file));

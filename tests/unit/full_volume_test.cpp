@@ -74,6 +74,90 @@ TEST_CASE("what was accepted already is written from what is kept for it, and no
   CHECK(test.problems() == "");
 }
 
+// A mode took as much as an ACL may need, whether there was one, and a name what others may fill.
+TEST_CASE("modes, owners and names can be changed") {
+  TestVolume test(1 << 16);
+  const InodeNumber directory = test.make(kRootDirectory, "directory", S_IFDIR | 0755);
+  const InodeNumber file = test.make(kRootDirectory, "file", S_IFREG | 04755);
+  test.make(kRootDirectory, "other");
+  const InodeNumber big = test.make(kRootDirectory, "big");
+  const std::string chunk(65536, 'b');
+  for (std::uint64_t offset = 0; test.volume->write(big, offset, bytes_of(chunk), {}).ok();) offset += chunk.size();
+  AttributeChanges changes;
+  changes.mode = 0640;
+  changes.uid = 1000;
+  CHECK(test.volume->change_attributes(file, changes).value().mode == (S_IFREG | 0640));
+  const auto rename = [&](std::string_view from, InodeNumber to, std::string_view to_name) {
+    return test.volume->rename(kRootDirectory, from, to, to_name, RenameMode::kReplace);
+  };
+  CHECK(rename("file", kRootDirectory, "file.1").ok());
+  CHECK(rename("file.1", kRootDirectory, "other").ok());
+  CHECK(rename("other", directory, "moved").ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.problems() == "");
+}
+
+// A part of a block that two files share can be cut out of one of them only with a block more, for good.
+TEST_CASE("what is cut out of shared blocks leaves deletions what they need") {
+  TestVolume test(4096);
+  const InodeNumber source = test.make(kRootDirectory, "source");
+  const InodeNumber copy = test.make(kRootDirectory, "copy");
+  const std::string content(600 * kBlockSize, 's');
+  REQUIRE(test.write(source, 0, content).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  REQUIRE(test.volume->copy_range(source, 0, copy, 0, content.size()).value() == content.size());
+  REQUIRE(test.volume->consistency_point().ok());
+  const InodeNumber big = test.make(kRootDirectory, "big");
+  const std::string chunk(kBlockSize, 'b');
+  for (std::uint64_t offset = 0; test.volume->write(big, offset, bytes_of(chunk), {}).ok();) offset += chunk.size();
+  const std::uint64_t first = kBlockSize + 1;
+  SUBCASE("by holes") {
+    const FallocateOptions punch{.keep_size = true, .punch_hole = true, .zero_range = false};
+    for (std::uint64_t at = first; at < content.size(); at += kBlockSize) {
+      if (!test.volume->fallocate(copy, at, 1, punch).ok()) break;
+    }
+  }
+  SUBCASE("by zeroes") {
+    const FallocateOptions zero{.keep_size = true, .punch_hole = false, .zero_range = true};
+    for (std::uint64_t at = first; at < content.size(); at += kBlockSize) {
+      if (!test.volume->fallocate(copy, at, 1, zero).ok()) break;
+    }
+  }
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.volume->unlink(kRootDirectory, "source").ok());
+  test.volume->forget(source, 1);
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.problems() == "");
+}
+
+TEST_CASE("truncations inside of shared blocks leave deletions what they need") {
+  constexpr int kFiles = 1000;
+  TestVolume test(8192);
+  const InodeNumber source = test.make(kRootDirectory, "source");
+  REQUIRE(test.write(source, 0, std::string(4 * kBlockSize, 's')).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  std::vector<InodeNumber> copies;
+  for (int i = 0; i < kFiles; ++i) {
+    copies.push_back(test.make(kRootDirectory, "copy" + std::to_string(i)));
+    REQUIRE(test.volume->copy_range(source, 0, copies.back(), 0, 4 * kBlockSize).value() == 4 * kBlockSize);
+  }
+  REQUIRE(test.volume->consistency_point().ok());
+  const InodeNumber big = test.make(kRootDirectory, "big");
+  const std::string chunk(kBlockSize, 'b');
+  for (std::uint64_t offset = 0; test.volume->write(big, offset, bytes_of(chunk), {}).ok();) offset += chunk.size();
+  AttributeChanges changes;
+  changes.size_bytes = 4 * kBlockSize - 1;
+  for (const InodeNumber copy : copies) {
+    if (!test.volume->change_attributes(copy, changes).ok()) break;
+  }
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.volume->unlink(kRootDirectory, "copy0").ok());
+  changes.size_bytes = 0;
+  CHECK(test.volume->change_attributes(copies.back(), changes).ok());
+  REQUIRE(test.volume->consistency_point().ok());
+  CHECK(test.problems() == "");
+}
+
 // What a consistency point makes free goes to whoever asks first, and one deletion could lose to others again and again
 // until it was refused.
 TEST_CASE("names can be removed while what was removed before is forgotten") {
