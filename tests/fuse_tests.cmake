@@ -1,6 +1,7 @@
 tarnfs_unit_test(fuse_errno_test LINKS fs/fuse)
 tarnfs_unit_test(ring_thread_test LINKS fs/fuse)
 tarnfs_unit_test(kernel_cache_test LINKS fs/fuse)
+tarnfs_unit_test(attribute_notices_test LINKS fs/fuse)
 tarnfs_unit_test(one_view_test LINKS fs/fuse)
 tarnfs_unit_test(mirror_mount_test LINKS common fs/storage fs/engine fs/check fs/fuse)
 tarnfs_unit_test(fuse_mount_test LINKS fs/fuse)

@@ -52,9 +52,9 @@ void answer_flush(fuse_req_t request, fuse_ino_t /*inode*/, fuse_file_info* /*fi
   fuse_reply_err(request, ENOSYS);
 }
 
-void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset) {
+void read_and_answer(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, ReadOptions options) {
   const std::span<std::byte> buffer = reply_buffer(request, size);
-  const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer);
+  const auto bytes = file_system_of(request).read(inode_of(inode), static_cast<std::uint64_t>(offset), buffer, options);
   if (!bytes.ok()) {
     reply_error(request, bytes.error());
     return;
@@ -70,8 +70,9 @@ bool may_fill_here(fuse_req_t request, const BeforeRead& before_read) {
   return before_read();
 }
 
-void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* /*file*/) {
-  const auto answer = [=] { read_and_answer(request, inode, size, offset); };
+void answer_read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info* file) {
+  const ReadOptions options{.notes_access = (file->flags & O_NOATIME) == 0};
+  const auto answer = [=] { read_and_answer(request, inode, size, offset, options); };
   if (KernelCache* const cache = front_end_of(request).kernel_cache; cache != nullptr) {
     const auto before_read = [=] {
       return cache->before_read(inode_of(inode), static_cast<std::uint64_t>(offset), size);
@@ -118,7 +119,7 @@ struct WriteKind {
 // The next write(2) to the file is to hear of it, as fsync(2) and close(2) will.
 void note_failed_write(FrontEnd& front_end, InodeNumber inode, ErrorCode error) {
   front_end.failed_writes.note(inode, error);
-  front_end.forget_attributes(inode);
+  if (front_end.attribute_notices != nullptr) front_end.attribute_notices->note_failed(inode);
 }
 
 // Writes what the kernel's cache had accepted. On a full volume whoever writes on is told so, and this still has what
@@ -127,6 +128,7 @@ Status write_accepted(FrontEnd& front_end, FileSystem& file_system, InodeNumber 
                       std::span<const std::byte> bytes) {
   WriteOptions options{.from_page_cache = true};
   Status status = file_system.write(inode, offset, bytes, options);
+  if (status.ok() && front_end.attribute_notices != nullptr) front_end.attribute_notices->note_grown(inode);
   if (status.ok() || status.error().code() == ErrorCode::kWouldWait) return status;
   note_failed_write(front_end, inode, status.error().code());
   if (status.error().code() != ErrorCode::kNoSpace) return status;

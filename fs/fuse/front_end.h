@@ -16,6 +16,7 @@
 #include "common/result.h"
 #include "common/wait_estimate.h"
 #include "fs/engine/file_system.h"
+#include "fs/fuse/attribute_notices.h"
 #include "fs/fuse/device_requests.h"
 #include "fs/fuse/failed_writes.h"
 #include "fs/fuse/kernel_cache.h"
@@ -43,8 +44,9 @@ struct FrontEnd {
   bool kernel_writes_back = false;  // it keeps what is written for a while
   // Set-user-id bits are ours to drop; else the kernel sends SETATTR for it.
   bool drops_privileges = false;
-  // Has the kernel ask for them again. Waits for nothing.
+  // Has the kernel ask for them again, before this returns.
   std::function<void(InodeNumber)> forget_attributes;
+  AttributeNotices* attribute_notices = nullptr;  // null where the kernel writes nothing back
   // Nothing else that anybody waits for comes on the threads that forgets come on.
   std::atomic<bool> forgets_come_alone{false};
   DeviceConnection connection;
@@ -62,11 +64,11 @@ inline InodeNumber inode_of(fuse_ino_t number) {
   return InodeNumber{number};
 }
 
-struct stat stat_of(const Attributes& attributes);
+struct stat stat_of(const FrontEnd& front_end, const Attributes& attributes);
 // What is asked for on behalf of a request is answered inside its scope.
 KernelCache::Answer answer_to(fuse_req_t request);
 double kept_seconds(const KernelCache::Answer& answer);
-fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes);
+fuse_entry_param entry_of(const FrontEnd& front_end, const KernelCache::Answer& answer, const Attributes& attributes);
 
 // Each answers the request, unless the error is kWouldWait: then it is put off (put_off.h).
 void reply_error(fuse_req_t request, const Error& error);

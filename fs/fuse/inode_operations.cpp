@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "fs/engine/posix_acl.h"
 #include "fs/engine/waiting.h"
+#include "fs/fuse/caller.h"
 #include "fs/fuse/errno_map.h"
 #include "fs/fuse/front_end.h"
 #include "fs/fuse/privileges.h"
@@ -16,8 +17,16 @@
 namespace tarnfs {
 namespace {
 
+constexpr std::string_view kTrustedPrefix = "trusted.";
+
 Timestamp timestamp_of(const timespec& time) {
   return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)};
+}
+
+// Not of the kernel's own times: it does not look at what they are answered with.
+void note_asked(fuse_req_t request, fuse_ino_t inode) {
+  AttributeNotices* const notices = front_end_of(request).attribute_notices;
+  if (notices != nullptr) notices->note_asked(inode_of(inode));
 }
 
 // With a file it is asked for by write(2), and by a read or seek that wants to know where the file ends.
@@ -28,6 +37,7 @@ void answer_getattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) 
       return;
     }
   }
+  note_asked(request, inode);
   const KernelCache::Answer answer = answer_to(request);
   reply_attributes(request, answer, file_system_of(request).attributes(inode_of(inode)));
 }
@@ -39,13 +49,14 @@ statx_timestamp statx_time_of(const Timestamp& time) {
 
 // Asked for instead of GETATTR by who wants to know the time of birth.
 void answer_statx(fuse_req_t request, fuse_ino_t inode, int /*flags*/, int /*mask*/, fuse_file_info* /*file*/) {
+  note_asked(request, inode);
   const KernelCache::Answer answer = answer_to(request);
   const auto attributes = file_system_of(request).attributes(inode_of(inode));
   if (!attributes.ok()) {
     reply_error(request, attributes.error());
     return;
   }
-  const struct stat basic = stat_of(*attributes);
+  const struct stat basic = stat_of(front_end_of(request), *attributes);
   struct statx result {};
   result.stx_mask = STATX_BASIC_STATS | STATX_BTIME;
   result.stx_blksize = static_cast<std::uint32_t>(basic.st_blksize);
@@ -87,13 +98,16 @@ void set_times(AttributeChanges& changes, const struct stat& wanted, int to_set)
 
 // Truncation by somebody without the right, which the kernel says, and every change of owner take privileges away; a
 // directory's set-group-id is none of them. chown(path, -1, -1) is one too: all that comes of it is the time of change,
-// where the kernel keeps that, and no other request comes with so little.
+// where the kernel keeps that. There a request with nothing at all follows a write that has cost the file its
+// capabilities, and root keeps the bits.
 Status drop_privileges_with(AttributeChanges& changes, fuse_req_t request, InodeNumber inode, int to_set) {
   const FrontEnd& front_end = front_end_of(request);
   const bool owners_change = changes.uid || changes.gid || (to_set & ~FUSE_SET_ATTR_CTIME) == 0;
   const bool others_change = (to_set & FUSE_SET_ATTR_KILL_SUID) != 0 || owners_change;
   if (!front_end.drops_privileges || changes.mode || !others_change) return {};
   TARNFS_ASSIGN(const Attributes before, front_end.file_system.attributes(inode));
+  const bool follows_write = to_set == 0 && front_end.kernel_writes_back && S_ISREG(before.mode);
+  if (follows_write && asks_as_root(request)) return {};
   const std::uint32_t mode = mode_without_privileges(request, before);
   if (!S_ISDIR(before.mode) && mode != before.mode) changes.mode = mode & 07777;
   return {};
@@ -112,6 +126,7 @@ void answer_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, i
     reply_error(request, dropped.error());
     return;
   }
+  if (!changes.writes_back) note_asked(request, inode);
   const KernelCache::Answer answer = answer_to(request);
   reply_attributes(request, answer, file_system_of(request).change_attributes(inode_of(inode), changes));
 }
@@ -143,7 +158,7 @@ bool is_acl(std::string_view name) {
 // The namespaces of xattr(7): what else there may be one day must not be taken for nothing now.
 Status check_namespace(std::string_view name) {
   if (is_acl(name)) return {};
-  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+  for (const std::string_view prefix : {std::string_view("user."), kTrustedPrefix, std::string_view("security.")}) {
     if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status() : Error(ErrorCode::kInvalid);
   }
   return Error(ErrorCode::kUnsupported);
@@ -175,7 +190,11 @@ void answer_listxattr(fuse_req_t request, fuse_ino_t inode, std::size_t size) {
     return;
   }
   std::string list;
-  for (const std::string& name : *names) list.append(name).push_back('\0');
+  for (const std::string& name : *names) {
+    // The kernel lets nobody else read them.
+    if (name.starts_with(kTrustedPrefix) && !asks_as_root(request)) continue;
+    list.append(name).push_back('\0');
+  }
   reply_value(request, list, size);
 }
 

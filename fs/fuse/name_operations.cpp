@@ -54,16 +54,22 @@ void let_forgets_gather(const FrontEnd& front_end) {
   if (front_end.forgets_come_alone.load(std::memory_order_relaxed)) std::this_thread::sleep_for(kPause);
 }
 
+// The kernel has nobody left who has it open.
+void forget(FrontEnd& front_end, InodeNumber inode, std::uint64_t count) {
+  front_end.failed_writes.take(inode);
+  front_end.file_system.forget(inode, count);
+}
+
 void answer_forget(fuse_req_t request, fuse_ino_t inode, std::uint64_t count) {
   FrontEnd& front_end = front_end_of(request);
-  front_end.file_system.forget(inode_of(inode), count);
+  forget(front_end, inode_of(inode), count);
   fuse_reply_none(request);
   let_forgets_gather(front_end);
 }
 
 void answer_forget_multi(fuse_req_t request, std::size_t count, fuse_forget_data* forgets) {
   FrontEnd& front_end = front_end_of(request);
-  for (std::size_t i = 0; i < count; ++i) front_end.file_system.forget(inode_of(forgets[i].ino), forgets[i].nlookup);
+  for (std::size_t i = 0; i < count; ++i) forget(front_end, inode_of(forgets[i].ino), forgets[i].nlookup);
   fuse_reply_none(request);
   let_forgets_gather(front_end);
 }
@@ -145,7 +151,7 @@ void reply_new_file(fuse_req_t request, const KernelCache::Answer& answer, const
     reply_error(request, made.error());
     return;
   }
-  const fuse_entry_param entry = entry_of(answer, *made);
+  const fuse_entry_param entry = entry_of(front_end_of(request), answer, *made);
   file->keep_cache = true;
   if (fuse_reply_create(request, &entry, file) != 0) file_system_of(request).forget(made->inode, 1);
 }

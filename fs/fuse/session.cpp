@@ -29,6 +29,9 @@ namespace {
 // Writeback that waits for the disk leaves threads for the others.
 constexpr unsigned kBackgroundMax = 12;
 
+// For so long du may not see that a file has grown which somebody keeps open.
+constexpr std::chrono::milliseconds kGrownNoticeInterval{1000};
+
 // While it is set, what libfuse has to say on this thread goes there and not to the log.
 thread_local std::string* captured_message = nullptr;
 
@@ -215,6 +218,8 @@ class FuseSession final : public FuseMount {
   void close_session();
   Status serve_device();
   void make_kernel_cache();
+  void make_attribute_notices();
+  void close_notices();
   void take_ready(bool over_io_uring);
 
   Served served_;
@@ -225,7 +230,8 @@ class FuseSession final : public FuseMount {
   fuse_session* session_ = nullptr;  // set by start(), freed when the loop has ended
   // Set by start(). Outlives the session's rings.
   std::unique_ptr<WaitingPool> waiting_pool_;
-  std::unique_ptr<KernelCache> kernel_cache_;  // set by start(), closed before the session goes
+  std::unique_ptr<KernelCache> kernel_cache_;            // set by start(), closed before the session goes
+  std::unique_ptr<AttributeNotices> attribute_notices_;  // the same
   std::thread loop_thread_;
 
   mutable Mutex mutex_;
@@ -319,10 +325,14 @@ Status FuseSession::start() {
     waiting_pool_ = std::make_unique<WaitingPool>(std::min(options_.threads_max, waiting_requests_max()));
     served_.front_end.waiting_pool = waiting_pool_.get();
   }
-  if (options_.changes_by_itself) make_kernel_cache();
   served_.front_end.forget_attributes = [this](InodeNumber inode) {
     fuse_lowlevel_notify_inval_inode(session_, inode.value, -1, 0);
   };
+  if (options_.changes_by_itself) {
+    make_kernel_cache();
+  } else {
+    make_attribute_notices();
+  }
   install_wake_signal();
   fuse_set_log_func(take_message);
   std::string message;
@@ -366,6 +376,23 @@ void FuseSession::make_kernel_cache() {
   served_.front_end.kernel_cache = kernel_cache_.get();
 }
 
+void FuseSession::make_attribute_notices() {
+  AttributeNotices::Calls calls;
+  calls.forget = served_.front_end.forget_attributes;
+  calls.has_name = [this](InodeNumber inode) {
+    const auto attributes = served_.front_end.file_system.attributes(inode);
+    return attributes.ok() && attributes->link_count > 0;
+  };
+  attribute_notices_ = std::make_unique<AttributeNotices>(std::move(calls), kGrownNoticeInterval);
+  served_.front_end.attribute_notices = attribute_notices_.get();
+}
+
+// While requests are served: what tells the kernel may wait for one of them.
+void FuseSession::close_notices() {
+  if (kernel_cache_) kernel_cache_->close();
+  if (attribute_notices_) attribute_notices_->close();
+}
+
 KernelCacheStatus FuseSession::kernel_cache_status() const {
   if (kernel_cache_ == nullptr) return {};
   return {kernel_cache_->asked_count(), kernel_cache_->late_count()};
@@ -394,7 +421,7 @@ void FuseSession::close_session() {
     changed_.notify_all();
     detached = detached_;
   }
-  if (kernel_cache_) kernel_cache_->close();
+  close_notices();
   if (waiting_pool_) waiting_pool_->close();
   // A ring keeps the connection open: the kernel would wait in vain for what it sends while it unmounts.
   stop_rings(session_);
@@ -420,8 +447,7 @@ Status FuseSession::unmount(bool lazily) {
 // libfuse's loop looks at the exit flag and then waits on a semaphore that only a signal interrupts. A signal that
 // comes between the two is lost, so it is sent until the loop is seen to have ended.
 void FuseSession::abort() {
-  // In the kernel it may wait for pages that are being read from here.
-  if (kernel_cache_) kernel_cache_->close();
+  close_notices();
   MutexLock lock(mutex_);
   if (state_ < State::kClosing) fuse_session_exit(session_);
   while (state_ < State::kClosing) {

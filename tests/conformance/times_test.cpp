@@ -25,6 +25,27 @@ void equal_time(const timespec& actual, const timespec& wanted, int line = __bui
   equal(actual.tv_nsec, wanted.tv_nsec, __FILE__, line);
 }
 
+// Whether a read that finds nothing in memory has noted its time.
+bool read_notes_access(int flags) {
+  REQUIRE(set_times("file", kLongAgo, kNow) == 0);
+  {
+    const Open file("file", O_RDONLY | flags);
+    REQUIRE(::fsync(file.number()) == 0);
+    REQUIRE(::posix_fadvise(file.number(), 0, 0, POSIX_FADV_DONTNEED) == 0);
+    char byte = 0;
+    REQUIRE(::read(file.number(), &byte, 1) == 1);
+  }
+  return attributes("file").st_atim.tv_sec != kLongAgo.tv_sec;
+}
+
+TEST_CASE_FIXTURE(Place, "O_NOATIME: a read leaves the time of access as it is") {
+  write_file("file", "content");
+  equal(read_notes_access(0), true);
+  equal(read_notes_access(O_NOATIME), false);
+  fails(EPERM, as(kStranger, [] { return open_and_close("file", O_RDONLY | O_NOATIME); }));
+  ok(::unlink("file"));
+}
+
 TEST_CASE_FIXTURE(Place, "utimensat: both times, one of them, and now, on every type") {
   for_each_kind([](Kind kind) {
     make(kind, "file");

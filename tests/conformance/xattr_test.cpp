@@ -76,6 +76,38 @@ TEST_CASE_FIXTURE(Place, "Attributes of files and directories: set, replaced, li
   });
 }
 
+TEST_CASE_FIXTURE(Place, "listxattr: names of trusted.* are for root alone") {
+  make(Kind::kRegular, "file", 0644, kOwner);
+  for (const char* const name : {"user.one", "trusted.two", "security.three"}) ok(set("file", name, "value"));
+  equal(list("file").size(), 3);
+  for (const User& user : {kOwner, kStranger}) {
+    const As scope(user);
+    equal(list("file").size(), 2);
+    equal(list("file")[0], "security.three");
+    equal(list("file")[1], "user.one");
+    equal(::llistxattr("file", nullptr, 0), 24);
+  }
+  ok(::unlink("file"));
+}
+
+TEST_CASE_FIXTURE(Place, "security.capability goes with a write by root, set-user-id does not") {
+  const std::string capabilities("\0\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
+  make(Kind::kRegular, "file");
+  ok(::chmod("file", 06755));
+  ok(set("file", "security.capability", capabilities));
+  equal(::lgetxattr("file", "security.capability", nullptr, 0), 20);
+  {
+    const Open file("file", O_WRONLY);
+    equal(::write(file.number(), "x", 1), 1);
+  }
+  fails(ENODATA, ::lgetxattr("file", "security.capability", nullptr, 0));
+  equal(mode_of("file"), 06755);
+  ok(set("file", "security.capability", capabilities));
+  ok(::chown("file", static_cast<uid_t>(-1), static_cast<gid_t>(-1)));
+  equal(mode_of("file"), 0755);
+  ok(::unlink("file"));
+}
+
 TEST_CASE_FIXTURE(Place, "Attributes of other types: user.* is refused, trusted.* is not") {
   for_kinds({Kind::kFifo, Kind::kBlock, Kind::kCharacter, Kind::kSocket, Kind::kSymlink}, [](Kind kind) {
     make(kind, "file", 0666);

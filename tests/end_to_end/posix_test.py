@@ -380,6 +380,23 @@ class Posix(TarnTest):
         run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "sh", "-c", f"echo y >> {path}")
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o777)
 
+    def test_blocks_of_a_file_that_stays_open(self):
+        """du said 0 for it, and tar took it for one large hole."""
+        path = self.root / "log"
+        content = self.random.randbytes(1 << 20)
+        with open(path, "wb", buffering=0) as file:
+            self.assertLessEqual(path.stat().st_blocks, 1)
+            file.write(content)
+            self.assertGreater(path.stat().st_blocks, 0)
+            tar = ["tar", "-cSO", "-C", str(self.root), "log"]
+            archived = subprocess.run(tar, capture_output=True, check=True).stdout
+            self.assertIn(content[-4096:], archived)
+            os.fsync(file.fileno())
+            harness.poll(lambda: path.stat().st_blocks * 512 >= len(content), "its blocks are told")
+            file.write(content)
+            os.fsync(file.fileno())
+            harness.poll(lambda: path.stat().st_blocks * 512 >= 2 * len(content), "those that came later too")
+
     def test_a_writer_hears_that_the_volume_is_full(self):
         """write(2) is answered by the kernel's cache: a writer who neither synced nor closed wrote on for ever."""
         piece = bytes(1 << 20)
