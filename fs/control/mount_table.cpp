@@ -38,7 +38,8 @@ std::optional<MountEntry> parse_line(const std::string& line) {
   std::vector<std::string> fields{std::istream_iterator<std::string>(in), std::istream_iterator<std::string>()};
   const auto separator = std::find(fields.begin(), fields.end(), "-");
   if (separator - fields.begin() < 6 || fields.end() - separator < 3) return std::nullopt;
-  return MountEntry{unescape(fields[4]), unescape(separator[1]), unescape(separator[2]), unescape(fields[3])};
+  const std::string options = fields.end() - separator > 3 ? separator[3] : "";
+  return MountEntry{unescape(fields[4]), unescape(separator[1]), unescape(separator[2]), unescape(fields[3]), options};
 }
 
 }  // namespace

@@ -17,8 +17,9 @@ inline constexpr std::string_view kBlockDeviceMountType = "fuseblk.tarnfs";
 struct MountEntry {
   std::string mountpoint;
   std::string type;
-  std::string source;  // the device
-  std::string root;    // what of the file system is seen there: "/" is all of it
+  std::string source;   // the device
+  std::string root;     // what of the file system is seen there: "/" is all of it
+  std::string options;  // those of the file system, which are the same wherever it is seen
 };
 
 // In the order of mounting: of several at one place the last one is seen.

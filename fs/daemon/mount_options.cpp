@@ -172,6 +172,18 @@ Status set_option(MountOptions& options, const std::string& option) {
   return set_valued(options, option, text.substr(0, equals), text.substr(equals + 1));
 }
 
+// As the kernel keeps them: of sync and async the later one, and dirsync has no opposite.
+std::optional<DurableScope> durable_scope_of(const std::vector<std::string>& kernel_options) {
+  bool all = false;
+  bool names = false;
+  for (const std::string& option : kernel_options) {
+    if (option == "sync" || option == "async") all = option == "sync";
+    names = names || option == "dirsync";
+  }
+  if (all) return DurableScope::kAll;
+  return names ? std::optional(DurableScope::kNames) : std::nullopt;
+}
+
 }  // namespace
 
 Result<MountOptions> parse_mount_options(std::string_view list, bool is_root) {
@@ -192,6 +204,7 @@ Result<MountOptions> parse_mount_options(std::string_view list, bool is_root) {
   if (const Status timing = check_heartbeat(options.ping_interval_ms, options.dead_after_ms); !timing.ok()) {
     return Error(ErrorCode::kUsage, "options ping_interval and dead_after: " + timing.error().message());
   }
+  options.durable = durable_scope_of(options.kernel_options);
   const auto& kernel = options.kernel_options;
   const bool allow_given = std::any_of(kernel.begin(), kernel.end(), [](auto& o) { return o.starts_with("allow_"); });
   if (is_root && !allow_given) options.kernel_options.emplace_back("allow_other");

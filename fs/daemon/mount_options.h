@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/result.h"
+#include "fs/engine/durable_changes.h"
 #include "fs/fuse/mount.h"
 
 namespace tarnfs {
@@ -36,6 +37,7 @@ struct MountOptions {
   IoUring io_uring = IoUring::kAuto;
   bool checks_opens = false;                // chattr=strict; else where files are immutable or append-only
   std::string control_path;                 // empty: the usual place
+  std::optional<DurableScope> durable;      // what is durable when it is answered: dirsync, sync; none: on request
   std::vector<std::string> kernel_options;  // for FUSE: allow_other, suid, ...
 };
 

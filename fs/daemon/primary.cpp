@@ -88,6 +88,7 @@ Status Primary::open_volume() {
   volume_options.pin_age_ms = options_.pin_age_ms;
   volume_options.feed = mirrors_.feed();
   TARNFS_ASSIGN(volume_, Volume::open(*device_, volume_options));
+  if (options_.durable) durable_.emplace(*volume_, *options_.durable);
   mirrors_.start(*volume_);
   apply_policy();
   return {};
@@ -147,7 +148,7 @@ Status Primary::mount(FuseMountOptions& mount_options) {
   if (mount_options.on_block_device) {
     // The kernel claims it now.
     device_->leave_claim();
-    auto mounted = FuseMount::mount(*volume_, mount_options, events);
+    auto mounted = FuseMount::mount(served(), mount_options, events);
     if (mounted.ok()) {
       mount_ = std::move(*mounted);
       return {};
@@ -156,8 +157,13 @@ Status Primary::mount(FuseMountOptions& mount_options) {
     log_warning(mounted.error().describe() + "; mounted like an image in a file, without sync(2)");
     mount_options.on_block_device = false;
   }
-  TARNFS_ASSIGN(mount_, FuseMount::mount(*volume_, mount_options, std::move(events)));
+  TARNFS_ASSIGN(mount_, FuseMount::mount(served(), mount_options, std::move(events)));
   return {};
+}
+
+FileSystem& Primary::served() {
+  if (durable_) return *durable_;
+  return *volume_;
 }
 
 Status Primary::run(const Descriptor& signals) {
@@ -204,6 +210,7 @@ Status Primary::close() {
   mount_.reset();
   finish();
   mirrors_.clear();
+  durable_.reset();
   volume_.reset();
   device_.reset();
   MutexLock lock(finish_mutex_);

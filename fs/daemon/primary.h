@@ -13,6 +13,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@
 #include "fs/control/server.h"
 #include "fs/control/unix_socket.h"
 #include "fs/daemon/mount_options.h"
+#include "fs/engine/durable_changes.h"
 #include "fs/engine/volume.h"
 #include "fs/fuse/mount.h"
 #include "mirror/fed/fed_mirrors.h"
@@ -46,6 +48,7 @@ class Primary {
   Status start_control();
   Status start_mount();
   Status mount(FuseMountOptions& mount_options);
+  FileSystem& served();
   void wait_for_end(const Descriptor& signals);
   void obey_signal(const Descriptor& signals);
   Status close();
@@ -83,6 +86,7 @@ class Primary {
   std::unique_ptr<FileBlockDevice> device_;
   FedMirrors mirrors_;
   std::unique_ptr<Volume> volume_;
+  std::optional<DurableChanges> durable_;  // before the volume, with dirsync and sync
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<FuseMount> mount_;
 };

@@ -107,6 +107,24 @@ unsigned long mount_flags_of(const std::string& options) {
   return flags;
 }
 
+Result<unsigned long> remount_flags_of(const std::string& options, const std::string& mounted) {
+  const unsigned long flags = mount_flags_of(options);
+  const unsigned long kept = mount_flags_of(mounted) & (MS_SYNCHRONOUS | MS_DIRSYNC);
+  const bool is_sync = (kept & MS_SYNCHRONOUS) != 0;
+  const bool wants_sync = (flags & MS_SYNCHRONOUS) != 0;
+  std::string refused;
+  if (wants_sync && !is_sync) {
+    refused = "sync";
+  } else if ((flags & MS_DIRSYNC) != 0 && kept == 0) {
+    refused = "dirsync";
+  } else if (is_sync && !wants_sync && has_mount_option(options, "async")) {
+    refused = "async";
+  }
+  if (refused.empty()) return flags | kept;
+  return Error(ErrorCode::kUnsupported,
+               "option " + refused + ": a mounted volume cannot change it; unmount it, and mount it with that option");
+}
+
 std::optional<MountEntry> shareable_mount_of(const std::string& image) {
   const auto path = canonical_path(image);
   if (!path.ok()) return std::nullopt;
@@ -125,6 +143,7 @@ Status mount_again(const MountEntry& mounted, const std::string& directory, cons
   if (there && there->source == mounted.source) {
     return Error(ErrorCode::kBusy, mounted.source + " is mounted on " + path + " already");
   }
+  if (const auto kept = remount_flags_of(options, mounted.options); !kept.ok()) return kept.error().in(path);
   // A copy that belongs to nobody takes part in no propagation: what is mounted below one place is not below the other.
   const Descriptor copy(
       ::open_tree(AT_FDCWD, mounted.mountpoint.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW));
@@ -147,7 +166,9 @@ Status remount(const std::string& directory, const std::string& options) {
   TARNFS_ASSIGN(const std::string path, canonical_path(directory));
   const auto entry = tarnfs_mount_at(read_mount_table(), path);
   if (!entry) return Error(ErrorCode::kInvalid, directory + ": no tarnfs volume is mounted there");
-  const unsigned long flags = mount_flags_of(options);
+  const auto wanted = remount_flags_of(options, entry->options);
+  if (!wanted.ok()) return wanted.error().in(path);
+  const unsigned long flags = *wanted;
   const auto daemon = daemon_of(entry->source, default_control_directory());
   if ((flags & MS_RDONLY) == 0) {
     const Status told = daemon.ok() ? tell_daemon(*daemon, flags) : Status();

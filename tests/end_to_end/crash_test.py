@@ -3,11 +3,16 @@
 
 After each: fsck finds nothing, the image mounts at a published root, what fsync promised is there, the mirror catches
 up, and both roots are equal. The number of kills is TARNFS_TEST_KILLS (6, at full size 50).
+
+And kill -9 right after single calls, on mounts with `dirsync` and `sync`: what these promise is there.
 """
 
+import ctypes
 import hashlib
+import mmap
 import os
 import random
+import stat
 import threading
 import time
 
@@ -197,6 +202,140 @@ class Crash(TarnTest):
         self.primary.unmount()
         self.mirror.terminate()
         self.assert_clean(self.directory / "mirror.tarnfs")
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+AT_FDCWD, RENAME_EXCHANGE, RENAME_WHITEOUT = -100, 2, 4
+FALLOCATED_BYTES = 1 << 20
+
+
+def rename_with(flags, old, new):
+    if LIBC.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def write_directly(path):
+    """A page by O_DIRECT, which takes aligned memory."""
+    page = mmap.mmap(-1, 4096)
+    page.write(b"d" * 4096)
+    descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    try:
+        os.write(descriptor, page)
+    finally:
+        os.close(descriptor)
+
+
+def write_through_the_cache(path):
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, b"written")
+    finally:
+        os.close(descriptor)
+
+
+def allocate(path):
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.posix_fallocate(descriptor, 0, FALLOCATED_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def copy_content(old, new):
+    with open(old, "rb") as source, open(new, "r+b") as target:
+        os.copy_file_range(source.fileno(), target.fileno(), 4096)
+
+
+class PowerCut(TarnTest):
+    """The daemon is killed as soon as a call has returned."""
+
+    # What is done, and whether one sees it: each call is the last one before a kill.
+    NAMES = {
+        "mkdir": (lambda top: (top / "made").mkdir(), lambda top: (top / "made").is_dir()),
+        "mknod": (lambda top: os.mknod(top / "fifo", stat.S_IFIFO | 0o600), lambda top: (top / "fifo").is_fifo()),
+        "create": (lambda top: (top / "new").touch(), lambda top: (top / "new").is_file()),
+        "symlink": (lambda top: (top / "symlink").symlink_to("x"), lambda top: (top / "symlink").is_symlink()),
+        "link": (lambda top: os.link(top / "file", top / "linked"), lambda top: (top / "linked").stat().st_nlink == 2),
+        "rename": (lambda top: (top / "a").rename(top / "d" / "a"), lambda top: (top / "d" / "a").exists()),
+        "replace": (lambda top: (top / "d" / "a").rename(top / "b"), lambda top: not (top / "d" / "a").exists()),
+        "exchange": (
+            lambda top: rename_with(RENAME_EXCHANGE, top / "c", top / "d"),
+            lambda top: (top / "c").is_dir() and (top / "d").is_file(),
+        ),
+        "whiteout": (
+            lambda top: rename_with(RENAME_WHITEOUT, top / "d", top / "e"),
+            lambda top: (top / "e").is_file() and (top / "d").is_char_device(),
+        ),
+        "unlink": (lambda top: (top / "e").unlink(), lambda top: not (top / "e").exists()),
+        "rmdir": (lambda top: (top / "made").rmdir(), lambda top: not (top / "made").exists()),
+    }
+    OTHERS = {
+        "chmod": (lambda top: (top / "file").chmod(0o751), lambda top: (top / "file").stat().st_mode & 0o777 == 0o751),
+        "chown": (lambda top: os.chown(top / "file", 7, 8), lambda top: (top / "file").stat().st_uid == 7),
+        "utimes": (lambda top: os.utime(top / "file", (1, 2)), lambda top: (top / "file").stat().st_mtime == 2),
+        "setxattr": (
+            lambda top: os.setxattr(top / "file", "user.x", b"y"),
+            lambda top: os.listxattr(top / "file") == ["user.x"],
+        ),
+        "removexattr": (
+            lambda top: os.removexattr(top / "file", "user.x"),
+            lambda top: os.listxattr(top / "file") == [],
+        ),
+        "truncate": (lambda top: os.truncate(top / "file", 3), lambda top: (top / "file").read_bytes() == b"con"),
+        "write": (
+            lambda top: write_through_the_cache(top / "file"),
+            lambda top: (top / "file").read_bytes() == b"written",
+        ),
+        "direct write": (
+            lambda top: write_directly(top / "file"),
+            lambda top: (top / "file").read_bytes() == b"d" * 4096,
+        ),
+        "copy_file_range": (
+            lambda top: copy_content(top / "file", top / "copy"),
+            lambda top: (top / "copy").read_bytes() == b"d" * 4096,
+        ),
+        "fallocate": (
+            lambda top: allocate(top / "file"),
+            lambda top: (top / "file").stat().st_blocks * 512 >= FALLOCATED_BYTES,
+        ),
+    }
+
+    def setUp(self):
+        super().setUp()
+        self.image = self.make_volume(size="64M")
+        primary = self.mount(self.image)
+        (primary.mountpoint / "file").write_text("content")
+        (primary.mountpoint / "d").mkdir()
+        for name in ("a", "b", "c", "copy"):
+            (primary.mountpoint / name).touch()
+        primary.unmount()
+
+    def seen_after_a_kill(self, options, act, is_done):
+        primary = self.mount(self.image, options=f"cp_interval=3600,{options}")
+        act(primary.mountpoint)
+        self.assertTrue(is_done(primary.mountpoint))
+        primary.kill()
+        self.assert_clean(self.image)
+        primary = self.mount(self.image)
+        try:
+            return is_done(primary.mountpoint)
+        finally:
+            primary.unmount()
+
+    def check(self, options, calls):
+        for call, (act, is_done) in calls.items():
+            self.assertTrue(self.seen_after_a_kill(options, act, is_done), f"{call} with {options}")
+
+    def test_names_with_dirsync(self):
+        self.check("dirsync", self.NAMES)
+
+    def test_all_with_sync(self):
+        self.check("async,sync", self.NAMES | self.OTHERS)
+
+    def test_nothing_is_promised_without(self):
+        """What the other tests see comes of the option: with these one call is lost like the other."""
+        self.assertFalse(self.seen_after_a_kill("sync,async", *self.NAMES["mkdir"]))
+        self.assertFalse(self.seen_after_a_kill("dirsync", *self.OTHERS["chmod"]))
 
 
 if __name__ == "__main__":

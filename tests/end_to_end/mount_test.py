@@ -247,6 +247,42 @@ class Helpers(TarnTest):
         run("umount", self.mountpoint)
         self.assert_clean(self.image)
 
+    def test_remount_of_synchronous_mounts(self):
+        """What is durable when it is answered is chosen with the mount: a remount keeps it, or says that it cannot."""
+
+        def shown():
+            line = next(x for x in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.mountpoint) in x)
+            return set(line.split(" - ")[1].split()[2].split(",")) & {"sync", "dirsync"}
+
+        refused = {"": ("sync", "dirsync"), "dirsync": ("sync",), "sync": ("async",)}
+        for options, others in refused.items():
+            run("mount", "-t", "tarnfs", "-o", f"cp_interval=3600,{options}", self.image, self.mountpoint)
+            expected = {options} - {""}
+            self.assertEqual(shown(), expected)
+            for given in ("remount,noatime", "remount,ro", "remount,rw", f"remount,rw,{options}".rstrip(",")):
+                run("mount", "-o", given, self.mountpoint)
+                self.assertEqual(shown(), expected, given)
+            # Of the options that are there mount(8) passes on none when it is given both words.
+            run("mount", "-t", "tarnfs", "-o", "remount,rw", self.image, self.mountpoint)
+            self.assertEqual(shown(), expected)
+            for other in others:
+                words = [self.image, self.mountpoint, "-o", f"remount,{other}"]
+                result = run(program("mount.tarnfs"), *words, expect=1)
+                self.assert_one_line_error(result, f"option {other}: a mounted volume cannot change it")
+                # mount(8) keeps the word async to itself.
+                result = run("mount", "-o", f"remount,{other}", self.mountpoint, expect=None)
+                self.assertEqual(result.returncode != 0, other != "async")
+                self.assertEqual(shown(), expected)
+            (self.mountpoint / f"made with {options}").mkdir()
+            run("umount", self.mountpoint)
+        second = self.make_directory("second")
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        result = run("mount", "-t", "tarnfs", "-o", "dirsync", self.image, second, expect=None)
+        self.assertIn("option dirsync: a mounted volume cannot change it", result.stderr)
+        self.assertIsNone(mount_entry(second))
+        run("umount", self.mountpoint)
+        self.assert_clean(self.image)
+
     def test_remount_read_write_after_a_crash(self):
         """A read-only mount shows what the journal has and writes nothing; read-write it goes on from there."""
         primary = self.mount(self.image, options="cp_interval=3600")

@@ -307,7 +307,7 @@ class MemoryFileSystem final : public FileSystem {
     MutexLock lock(mutex_);
     wait_while_held();
     ++fsync_count_;
-    return {};
+    return fsyncs_fail_ ? Status(Error(ErrorCode::kIo)) : Status();
   }
   Result<Cp> consistency_point() override { return Cp{1}; }
   Result<std::uint64_t> trim(const TrimRange& /*range*/) override { return Error(ErrorCode::kUnsupported); }
@@ -328,6 +328,11 @@ class MemoryFileSystem final : public FileSystem {
   void wait_for_waiting(unsigned count) {
     MutexLock lock(mutex_);
     while (waiting_ < count) held_changed_.wait(mutex_);
+  }
+
+  void fail_fsyncs(bool fail) {
+    MutexLock lock(mutex_);
+    fsyncs_fail_ = fail;
   }
 
   // Sum of the lookup counts of all inodes but the root.
@@ -440,6 +445,7 @@ class MemoryFileSystem final : public FileSystem {
   std::uint64_t next_inode_ TARNFS_GUARDED_BY(mutex_) = 16;
   std::uint64_t next_cookie_ TARNFS_GUARDED_BY(mutex_) = 3;
   std::uint64_t fsync_count_ TARNFS_GUARDED_BY(mutex_) = 0;
+  bool fsyncs_fail_ TARNFS_GUARDED_BY(mutex_) = false;
   std::uint64_t xattr_requests_ TARNFS_GUARDED_BY(mutex_) = 0;
 };
 

@@ -107,6 +107,23 @@ TEST_CASE("each option of its own") {
   CHECK(has(parsed("context=system_u:object_r:a_t"), "context=system_u:object_r:a_t"));
 }
 
+TEST_CASE("what is durable when it is answered: of sync and async the later one holds, dirsync has no opposite") {
+  CHECK(!parsed("").durable);
+  CHECK(!parsed("async").durable);
+  CHECK(parsed("dirsync").durable == DurableScope::kNames);
+  CHECK(parsed("sync").durable == DurableScope::kAll);
+  CHECK(parsed("async,sync").durable == DurableScope::kAll);
+  CHECK(!parsed("sync,async").durable);
+  CHECK(parsed("async,dirsync").durable == DurableScope::kNames);
+  CHECK(parsed("dirsync,async").durable == DurableScope::kNames);
+  CHECK(parsed("sync,dirsync").durable == DurableScope::kAll);
+  CHECK(parsed("dirsync,sync,async").durable == DurableScope::kNames);
+  // The kernel has its part, and shows it.
+  CHECK(has(parsed("dirsync"), "dirsync"));
+  CHECK(has(parsed("sync"), "sync"));
+  CHECK(parse_mount_options("dirsync=yes", true).error().code() == ErrorCode::kUsage);
+}
+
 TEST_CASE("what mount(8), systemd and fstab add is ignored") {
   const MountOptions options = parsed(
       "defaults,noauto,nofail,_netdev,user,user=joe,x-systemd.automount,X-mount.mkdir,comment=a,relatime,lazytime,"
@@ -170,10 +187,41 @@ TEST_CASE("the flags of mount(2): the later of two options holds") {
   CHECK(!has_mount_option("x-remount,remounted", "remount"));
 }
 
+TEST_CASE("a remount keeps sync and dirsync as they are, and says so to whoever wants it otherwise") {
+  CHECK(remount_flags_of("ro,noatime", "rw,user_id=0").value() == (MS_RDONLY | MS_NOATIME));
+  CHECK(remount_flags_of("ro", "rw,sync,user_id=0").value() == (MS_RDONLY | MS_SYNCHRONOUS));
+  CHECK(remount_flags_of("rw,noatime", "rw,dirsync").value() == (MS_NOATIME | MS_DIRSYNC));
+  CHECK(remount_flags_of("", "rw,sync,dirsync").value() == (MS_SYNCHRONOUS | MS_DIRSYNC));
+  CHECK(remount_flags_of("sync", "rw,sync").value() == MS_SYNCHRONOUS);
+  CHECK(remount_flags_of("dirsync", "rw,dirsync").value() == MS_DIRSYNC);
+  CHECK(remount_flags_of("dirsync", "rw,sync").ok());  // has all that dirsync asks for
+  CHECK(remount_flags_of("async", "rw").value() == 0);
+  CHECK(remount_flags_of("async", "rw,dirsync").value() == MS_DIRSYNC);
+  CHECK(remount_flags_of("sync,async", "rw").value() == 0);
+  CHECK(remount_flags_of("async,sync", "rw,sync").value() == MS_SYNCHRONOUS);
+  const struct {
+    const char* options;
+    const char* mounted;
+    const char* refused;
+  } cases[] = {{"sync", "rw", "option sync:"},
+               {"ro,sync", "rw,dirsync", "option sync:"},
+               {"dirsync", "rw", "option dirsync:"},
+               {"dirsync,sync", "rw", "option sync:"},
+               {"rw,sync,async", "rw,sync", "option async:"}};
+  for (const auto& test : cases) {
+    CAPTURE(std::string(test.options));
+    const auto flags = remount_flags_of(test.options, test.mounted);
+    REQUIRE(!flags.ok());
+    CHECK(flags.error().code() == ErrorCode::kUnsupported);
+    CHECK(flags.error().message().starts_with(test.refused));
+    CHECK(flags.error().message().find("unmount it") != std::string::npos);
+  }
+}
+
 TEST_CASE("the mount table") {
   const auto table = parse_mount_table(
       "22 1 0:20 / / rw - ext4 /dev/vda rw\n"
-      "40 22 0:39 / /mnt/a\\040b rw,relatime shared:1 master:2 - fuse.tarnfs /images/x\\134y rw,user_id=0\n"
+      "40 22 0:39 / /mnt/a\\040b rw,relatime shared:1 master:2 - fuse.tarnfs /images/x\\134y rw,sync,user_id=0\n"
       "41 22 0:40 / /mnt/m rw - fuse.tarnfs /images/m rw\n"
       "42 22 0:41 / /mnt/m rw - tmpfs none rw\n"
       "44 22 7:3 / /mnt/d rw - fuseblk.tarnfs /dev/loop3 rw,blksize=4096\n"
@@ -184,6 +232,7 @@ TEST_CASE("the mount table") {
   CHECK(tarnfs_mount_at(table, "/mnt/a b")->source == "/images/x\\y");
   CHECK(tarnfs_mount_of(table, "/images/x\\y")->mountpoint == "/mnt/a b");
   CHECK(tarnfs_mount_at(table, "/mnt/a b")->root == "/");
+  CHECK(tarnfs_mount_at(table, "/mnt/a b")->options == "rw,sync,user_id=0");
   CHECK(!tarnfs_mount_at(table, "/"));
   CHECK(!tarnfs_mount_at(table, "/mnt/m"));  // covered
   CHECK(tarnfs_mount_of(table, "/images/m"));

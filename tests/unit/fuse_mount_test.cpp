@@ -56,7 +56,7 @@ IoUring wanted_transport() {
 
 // A mountpoint that goes away with the test, and the mount on it.
 struct Mounted {
-  explicit Mounted(bool changes_by_itself = false, bool checks_opens = false) {
+  explicit Mounted(bool changes_by_itself = false, bool checks_opens = false, bool is_synchronous = false) {
     std::string pattern = (fs::temp_directory_path() / "tarnfs-mount-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     directory = pattern;
@@ -64,7 +64,7 @@ struct Mounted {
     options.source = "/images/a, b.tarnfs";
     options.changes_by_itself = changes_by_itself;
     options.checks_opens = checks_opens;
-    options.kernel_options = {"allow_other", "suid", "dev"};
+    options.kernel_options = {"allow_other", "suid", "dev", is_synchronous ? "sync" : "async"};
     options.io_uring = wanted_transport();
     auto mounted = FuseMount::mount(file_system, options, {.on_unmount = {}, .on_end = [this] { ended = true; }});
     REQUIRE_MESSAGE(mounted.ok(), (mounted.ok() ? "" : mounted.error().describe()));
@@ -241,6 +241,24 @@ TEST_CASE("data: large, sparse, direct, truncated, copied, synced") {
   Descriptor appended(m.at("large"), O_WRONLY | O_APPEND);
   CHECK(::write(appended, "end", 3) == 3);
   CHECK(stat_at(m.at("large")).st_size == 8192 + 4096 + 3);
+}
+
+// What DurableChanges leaves to the kernel, and why there is such a thing.
+TEST_CASE("on a synchronous mount the kernel has written content fsynced, and nothing else") {
+  if (!can_mount()) return;
+  Mounted m(false, false, true);
+  REQUIRE(::mkdir(m.at("d").c_str(), 0755) == 0);
+  REQUIRE(::rename(m.at("d").c_str(), m.at("e").c_str()) == 0);
+  REQUIRE(::rmdir(m.at("e").c_str()) == 0);
+  Descriptor file(m.at("a"), O_RDWR | O_CREAT);
+  REQUIRE(::fchmod(file, 0640) == 0);
+  CHECK(m.file_system.fsync_count() == 0);
+  CHECK(::write(file, "content", 7) == 7);
+  CHECK(m.file_system.fsync_count() == 1);
+  REQUIRE(::fallocate(file, 0, 0, 8192) == 0);
+  REQUIRE(::ftruncate(file, 100) == 0);
+  REQUIRE(::fsetxattr(file, "user.x", "y", 1, 0) == 0);
+  CHECK(m.file_system.fsync_count() == 1);
 }
 
 TEST_CASE("what the kernel has not written yet is no hole") {
