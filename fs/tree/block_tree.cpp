@@ -371,6 +371,7 @@ class TreeRewriter {
         const BlockPointer node = child_of(level + 1, index);
         if (node.is_reserved() && covers(first, end, level, index)) return unreserve(level, index);
         if (node == BlockPointer{}) return first_below(level, index) + span_blocks(level);
+        TARNFS_TRY(close_below(level + 1));  // the node that was open: its errors are not this one's
       }
       const Status opened = open_node(level, index);
       if (opened.ok()) continue;
