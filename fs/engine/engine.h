@@ -397,6 +397,8 @@ class Engine final : public Volume {
   bool is_orphan(InodeNumber number);
   void load_orphans();
   void reclaim_all_orphans();
+  Status cut_orphan(InodeNumber number, unsigned level, unsigned& height);
+  Status shrink_orphan(InodeNumber number);
   bool shrink_orphans();
 
   // The journal (engine_journal.cpp, engine_recovery.cpp).

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <span>
 
 #include "common/log.h"
@@ -87,29 +88,50 @@ void Engine::reclaim_later(InodeNumber number, const Error& reason) {
   log_warning("orphan " + std::to_string(number.value) + " stays: " + reason.describe());
 }
 
+// Cuts the last part off a large orphan, with all that is below the same node at `level`: nodes from there down need
+// not be read. Sets `height` to that of its tree.
+Status Engine::cut_orphan(InodeNumber number, unsigned level, unsigned& height) {
+  return run(Intent::kHousekeeping, blocks_for_inode() + blocks_for_cut(), [&](Operation& op) -> Status {
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
+    WriteLock lock(inode->mutex);
+    if (inode->deleted) return Error(ErrorCode::kStale);
+    // It may be here because it could not be read when it was to be reclaimed.
+    if (inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
+    height = inode->record.height;
+    const std::uint64_t pages = (inode->record.size_bytes + kBlockSize - 1) / kBlockSize;
+    const std::uint64_t step = std::max(kPagesCutAtOnceMin, pages / 64);
+    const std::uint64_t wanted = pages > step ? pages - step : 0;
+    const std::uint64_t first = (wanted >> (kNodeShift * level)) << (kNodeShift * level);
+    if (first != 0) TARNFS_TRY(find_node(tree_of(inode->record), first, level, op));
+    begin_change(op, *inode);
+    inode->record.size_bytes = first * kBlockSize;
+    cut_pages(op, *inode, first, kEndOfFile);
+    return {};
+  });
+}
+
+// A node above the place of the cut that cannot be read is cut off whole.
+Status Engine::shrink_orphan(InodeNumber number) {
+  unsigned height = 0;
+  for (unsigned level = 0;; ++level) {
+    Status cut = cut_orphan(number, level, height);
+    if (cut.ok() || level >= height) return cut;
+    if (cut.error().code() != ErrorCode::kCorrupt && cut.error().code() != ErrorCode::kIo) return cut;
+  }
+}
+
 // Cuts a part off every large orphan. Called before a consistency point, on its thread. Returns whether there is more
 // to cut with the next one.
 bool Engine::shrink_orphans() {
   bool more = false;
-  std::vector<InodeNumber> shrinking;
+  std::set<InodeNumber> shrinking;  // who lets go while all are looked through after a mount lists one again
   {
     MutexLock lock(orphans_mutex_);
-    shrinking.swap(shrinking_);
+    shrinking.insert(shrinking_.begin(), shrinking_.end());
+    shrinking_.clear();
   }
   for (const InodeNumber number : shrinking) {
-    const Status cut = run(Intent::kHousekeeping, blocks_for_inode() + blocks_for_cut(), [&](Operation& op) -> Status {
-      TARNFS_ASSIGN(const InodePtr inode, get_inode(op, number));
-      WriteLock lock(inode->mutex);
-      if (inode->deleted) return Error(ErrorCode::kStale);
-      // It may be here because it could not be read when it was to be reclaimed.
-      if (inode->record.link_count != 0 || !lookups_.is_zero(number)) return {};
-      const std::uint64_t pages = (inode->record.size_bytes + kBlockSize - 1) / kBlockSize;
-      const std::uint64_t step = std::max(kPagesCutAtOnceMin, pages / 64);
-      begin_change(op, *inode);
-      inode->record.size_bytes = (pages > step ? pages - step : 0) * kBlockSize;
-      cut_pages(op, *inode, inode->record.size_bytes / kBlockSize, kEndOfFile);
-      return {};
-    });
+    const Status cut = shrink_orphan(number);
     const Status status = cut.ok() ? reclaim(number, Intent::kHousekeeping) : cut;  // small enough now, or once more
     if (!status.ok()) reclaim_later(number, status.error());
     more = more || (status.ok() && is_orphan(number));

@@ -237,7 +237,12 @@ class TreeRewriter {
     TARNFS_TRY(close_below(tree_.height + 1U));
     const bool empty = std::all_of(tree_.pointers.begin(), tree_.pointers.end(),
                                    [](const auto& pointer) { return pointer == BlockPointer{}; });
-    if (empty) tree_.height = height_min;
+    if (empty) {
+      tree_.height = height_min;
+      // What was below a node that could not be read is counted until now.
+      tree_.block_count = 0;
+      tree_.reserve_blocks = 0;
+    }
     while (tree_.height < height_min) TARNFS_TRY(raise());
     TARNFS_TRY(close_below(tree_.height + 1U));
     return tree_;
