@@ -86,6 +86,7 @@ bool ConsistencyPoint::close_generation(bool force) {
     if (engine_.journal_ != nullptr && begins_epoch_) engine_.journal_->end_epoch();
     if (engine_.journal_ != nullptr) set_journal_start(root_, engine_.journal_->head());
     root_.next_inode = engine_.next_inode_.load();
+    engine_.readable_inode_page_ = 0;
     root_.inode_count = engine_.inode_count_.load();
     root_.protected_inodes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, engine_.protected_inodes_.load()));
     old_claims = engine_.shares_->take_claims_before(engine_.open_generation_);

@@ -250,6 +250,10 @@ Status Engine::load_missing(Attempt& attempt, std::uint64_t view) {
     }
     ++error_count_;
     log_error(error.describe());
+    if (attempt.missing_is_dispensable) {
+      attempt.held[missing.address] = {missing, PageRef()};
+      return {};
+    }
     return Error(error.code() == ErrorCode::kCorrupt ? ErrorCode::kCorrupt : ErrorCode::kIo, error.describe());
   };
   if (attempt.held.size() > kBlocksPerOperationMax) {

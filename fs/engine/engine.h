@@ -180,13 +180,14 @@ class Engine final : public Volume {
   struct Attempt {
     HeldBlocks held;
     BlockPointer missing;  // what the last run needed
-    BlockPointer failed;   // the block that could not be loaded before
+    bool missing_is_dispensable = false;
+    BlockPointer failed;  // the block that could not be loaded before
   };
   // What a new inode starts with.
   struct NodeDraft {
     InodeRecord record;
     XattrSet xattrs;
-    InodeNumber attribute_inode;  // 0: a new number
+    InodeNumber attribute_inode;  // where there are any
     void set_symlink_target(std::string_view target);
   };
 
@@ -235,6 +236,8 @@ class Engine final : public Volume {
   Result<InodePtr> get_inode(Operation& op, InodeNumber number);
   Result<InodePtr> get_any_inode(Operation& op, InodeNumber number);
   Result<InodePtr> get_directory(Operation& op, InodeNumber number);
+  Result<std::uint64_t> readable_inode_page(Operation& op, std::uint64_t page);
+  Result<InodeNumber> take_inode_number(Operation& op);
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved = false)
       TARNFS_REQUIRES(inode.mutex);
@@ -267,6 +270,7 @@ class Engine final : public Volume {
   Result<NamedInode> find_named(Operation& op, const InodePtr& parent, std::string_view name);
   Result<NodeDraft> draft_node(Operation& op, const Inode& parent, const NewNode& node)
       TARNFS_REQUIRES_SHARED(parent.mutex);
+  Result<InodeNumber> take_numbers(Operation& op, NodeDraft& draft);
   Result<InodePtr> make_locked(Operation& op, Inode& directory, std::string_view name, const NewNode& node,
                                const NodeDraft& draft, InodeNumber number) TARNFS_REQUIRES(directory.mutex);
   Status link_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name)
@@ -503,6 +507,9 @@ class Engine final : public Volume {
   GenerationGate gate_;
   std::uint64_t open_generation_;  // changed with the gate closed, read inside it
   std::atomic<std::uint64_t> next_inode_;
+  // Of the inode file, the last one that was looked at for a new inode of the open generation; 0: none. Changed inside
+  // the gate, forgotten with it closed.
+  std::atomic<std::uint64_t> readable_inode_page_{0};
   std::atomic<std::uint64_t> inode_count_;
   std::atomic<std::int64_t> protected_inodes_;                  // with a flag of kProtectingFlags
   std::array<std::atomic<std::int64_t>, 2> dirty_bytes_{};      // by generation & 1
@@ -602,6 +609,7 @@ auto Engine::run(Intent intent, std::uint64_t blocks_max, Body&& body) -> declty
       settle(op);
       if (result.ok() || result.error().code() != ErrorCode::kNeedsBlock) return result;
       attempt.missing = op.missing;
+      attempt.missing_is_dispensable = op.missing_is_dispensable;
     }
     TARNFS_TRY(load_missing(attempt, view));
   }

@@ -106,6 +106,15 @@ void Engine::NodeDraft::set_symlink_target(std::string_view target) {
   std::memcpy(static_cast<void*>(record.pointers.data()), target.data(), target.size());
 }
 
+// Of the new node, and of what holds its attributes.
+Result<InodeNumber> Engine::take_numbers(Operation& op, NodeDraft& draft) {
+  TARNFS_ASSIGN(const InodeNumber number, take_inode_number(op));
+  if (!draft.xattrs.empty()) {
+    TARNFS_ASSIGN(draft.attribute_inode, take_inode_number(op));
+  }
+  return number;
+}
+
 // The inode of a draft, in memory and dirty. Cannot need a block.
 InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNode& node, InodeNumber number) {
   InodeRecord record = draft.record;
@@ -118,7 +127,7 @@ InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNo
   }
   if (!draft.xattrs.empty()) {
     const Status stored = store_xattrs(op, *inode, draft.xattrs, draft.attribute_inode);
-    TARNFS_ASSERT(stored.ok());  // a new inode has no attributes that would have to be read
+    TARNFS_ASSERT(stored.ok());  // a new inode has no attributes that would have to be read, and they have a number
   }
   inode_count_.fetch_add(1);
   count_protected(0, record.flags);
@@ -174,9 +183,8 @@ Result<Attributes> Engine::make_node(InodeNumber parent, std::string_view name, 
     if (directory->record.link_count == 0) return Error(ErrorCode::kNotFound);
     if ((directory->record.flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
     if (S_ISDIR(node.mode) && directory->record.link_count >= kLinkCountMax) return Error(ErrorCode::kTooManyLinks);
-    TARNFS_ASSIGN(const NodeDraft draft, draft_node(op, *directory, node));
-    // Numbers are never reused; one that a failure or a second run leaves unused is no loss.
-    const InodeNumber number{next_inode_.fetch_add(1)};
+    TARNFS_ASSIGN(NodeDraft draft, draft_node(op, *directory, node));
+    TARNFS_ASSIGN(const InodeNumber number, take_numbers(op, draft));
     TARNFS_ASSIGN(const InodePtr inode, make_locked(op, *directory, name, node, draft, number));
     ReadLock inode_lock(inode->mutex);
     lookups_.add(number);
@@ -192,7 +200,8 @@ Result<Attributes> Engine::make_unnamed(InodeNumber parent, const NewNode& node)
     if ((directory->record.flags & FS_IMMUTABLE_FL) != 0) return Error(ErrorCode::kNotPermitted);
     TARNFS_ASSIGN(NodeDraft draft, draft_node(op, *directory, node));
     draft.record.link_count = 0;
-    const InodePtr inode = make_drafted(op, draft, node, InodeNumber{next_inode_.fetch_add(1)});
+    TARNFS_ASSIGN(const InodeNumber number, take_numbers(op, draft));
+    const InodePtr inode = make_drafted(op, draft, node, number);
     lookups_.add(inode->number);
     add_orphan(inode->number);
     WriteLock inode_lock(inode->mutex);

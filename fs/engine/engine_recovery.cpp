@@ -104,11 +104,6 @@ Status Engine::replay_names(const JournalRecord& record) {
   });
 }
 
-// Numbers in the journal were given out.
-void Engine::note_inode_in_use(InodeNumber number) {
-  if (next_inode_.load() <= number.value) next_inode_.store(number.value + 1);
-}
-
 Status Engine::replay_make(Operation& op, const JournalMake& make) {
   if (make.inode < kFirstFreeInode || make.attributes.mode == 0)
     return Error(ErrorCode::kInvalid, "an inode that cannot be");
@@ -116,6 +111,7 @@ Status Engine::replay_make(Operation& op, const JournalMake& make) {
   NodeDraft draft;
   apply_journal_attributes(make.attributes, draft.record);
   if (!make.xattrs.empty()) {
+    if (make.attribute_inode < kFirstFreeInode) return Error(ErrorCode::kInvalid, "attributes that cannot be");
     TARNFS_ASSIGN(draft.xattrs, XattrSet::parse(make.xattrs));
     draft.attribute_inode = make.attribute_inode;
     note_inode_in_use(make.attribute_inode);

@@ -126,7 +126,8 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties,
 Status Engine::replace_leaving(Operation& op, const RenameParties& parties,
                                const NewNode& node) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
   TARNFS_ASSIGN(NodeDraft draft, draft_node(op, *parties.from, node));
-  const LeftNode left{node, std::move(draft), InodeNumber{next_inode_.fetch_add(1)}};
+  TARNFS_ASSIGN(const InodeNumber number, take_numbers(op, draft));
+  const LeftNode left{node, std::move(draft), number};
   return replace_locked(op, parties, &left);
 }
 

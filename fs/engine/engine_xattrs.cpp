@@ -54,11 +54,14 @@ void Engine::replace_content(Operation& op, Inode& inode, std::span<const std::b
 Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set, InodeNumber new_attribute_inode) {
   TARNFS_ASSIGN(InodePtr attributes, get_attribute_inode(op, inode));
   if (attributes == nullptr && set.empty()) return {};
+  if (attributes == nullptr && new_attribute_inode == InodeNumber{}) {
+    TARNFS_ASSIGN(new_attribute_inode, take_inode_number(op));
+  }
   begin_change(op, inode);
   inode.unlogged.xattrs = true;
   if (attributes == nullptr) {
     InodeRecord record;
-    record.number = new_attribute_inode != InodeNumber{} ? new_attribute_inode.value : next_inode_.fetch_add(1);
+    record.number = new_attribute_inode.value;
     record.mode = S_IFREG | 0600;
     record.link_count = 1;
     record.flags = kInodeFlagAttributes;

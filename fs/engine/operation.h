@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -24,7 +25,8 @@
 
 namespace tarnfs {
 
-// What was loaded for an operation: it stays until the operation is done, however small the cache is.
+// What was loaded for an operation: it stays until the operation is done, however small the cache is. Null: what could
+// not be loaded, and the operation can do without.
 using HeldBlocks = std::unordered_map<std::uint64_t, std::pair<BlockPointer, PageRef>>;
 
 class Operation final : public BlockSource {
@@ -45,11 +47,25 @@ class Operation final : public BlockSource {
   Result<PageRef> get(const BlockPointer& pointer) override {
     if (PageRef page = cache_.find(pointer)) return page;
     if (const auto found = held_.find(pointer.address); found != held_.end() && found->second.first == pointer) {
-      return found->second.second;
+      if (found->second.second) return found->second.second;
+      return Error(ErrorCode::kCorrupt, "block " + std::to_string(pointer.address) + " cannot be read");
     }
     missing = pointer;
     return Error(ErrorCode::kNeedsBlock);
   }
+  // For what the operation can do without: that such a block cannot be loaded it hears as kCorrupt, and goes on.
+  class Dispensable final : public BlockSource {
+   public:
+    explicit Dispensable(Operation& op) : op_(op) {}
+    Result<PageRef> get(const BlockPointer& pointer) override {
+      auto page = op_.get(pointer);
+      op_.missing_is_dispensable = !page.ok() && page.error().code() == ErrorCode::kNeedsBlock;
+      return page;
+    }
+
+   private:
+    Operation& op_;
+  };
   // How long a consistency point kept it out.
   std::uint64_t waited_ns() const { return entry_.waited_ns; }
   void charge(std::uint64_t blocks) { blocks_used += blocks; }
@@ -72,6 +88,7 @@ class Operation final : public BlockSource {
  public:
   const std::uint64_t generation;
   BlockPointer missing;
+  bool missing_is_dispensable = false;
   std::uint64_t blocks_promised = 0;
   std::uint64_t blocks_used = 0;
   std::int64_t dirty_bytes_added = 0;

@@ -1,10 +1,17 @@
 // Damaged blocks of one file's tree and of the inode file: whoever needs them hears of it, everybody else goes on.
 #include <doctest/doctest.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <sys/stat.h>
 
+#include <array>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "common/format.h"
+#include "fs/engine/posix_acl.h"
+#include "fs/engine/xattr_set.h"
 #include "fs/tree/block_tree.h"
 #include "tests/support/test_volume.h"
 
@@ -60,6 +67,86 @@ InodeNumber make_large(TestVolume& test, std::uint64_t first_page) {
 bool is_gone(TestVolume& test, InodeNumber number) {
   const auto attributes = test.volume->attributes(number);
   return !attributes.ok() && attributes.error().code() == ErrorCode::kStale;
+}
+
+// Returns their names. What is in each is its name.
+std::vector<std::string> make_files(TestVolume& test, int count) {
+  std::vector<std::string> names;
+  for (int i = 0; i < count; ++i) {
+    names.push_back("file " + std::to_string(i));
+    REQUIRE(test.write(test.make(kRootDirectory, names.back()), 0, names.back()).ok());
+  }
+  return names;
+}
+
+// Of the block, or the node above it at `level`, that the next new inode would be written to.
+Address place_of_next_inode(TestVolume& test, unsigned level) {
+  DeviceBlocks blocks(*test.device);
+  const RootBlock root = test.volume->newest_root();
+  REQUIRE(root.next_inode % kInodesPerBlock != 0);
+  const TreeRoot inode_file = tree_of(root.inode_file);
+  REQUIRE(level <= inode_file.height);
+  return Address{find_node(inode_file, root.next_inode / kInodesPerBlock, level, blocks)->address};
+}
+
+// Lets a user write who is not the owner: what is made in the directory gets attributes of its own.
+Status set_default_acl(TestVolume& test, InodeNumber directory) {
+  constexpr std::uint32_t kNoId = 0xffffffff;
+  const std::array<AclEntry, 5> entries{AclEntry{ACL_USER_OBJ, 7, kNoId}, AclEntry{ACL_USER, 7, 1000},
+                                        AclEntry{ACL_GROUP_OBJ, 5, kNoId}, AclEntry{ACL_MASK, 7, kNoId},
+                                        AclEntry{ACL_OTHER, 0, kNoId}};
+  const std::uint32_t version = POSIX_ACL_XATTR_VERSION;
+  std::vector<std::byte> value(sizeof version + sizeof entries);
+  std::memcpy(value.data(), &version, sizeof version);
+  std::memcpy(value.data() + sizeof version, entries.data(), sizeof entries);
+  return test.volume->set_xattr(directory, kDefaultAclName, value, XattrMode::kCreate);
+}
+
+// What takes a new inode number, of a node or of attributes.
+using TakeNumber = Status (*)(TestVolume&);
+
+Status make_named(TestVolume& test) {
+  const auto made = test.volume->make_node(kRootDirectory, "new", NewNode{S_IFREG | 0644, 0, 0, {}, {}});
+  return made.ok() ? test.write(made->inode, 0, "new") : made.error();
+}
+Status make_unnamed(TestVolume& test) {
+  const auto made = test.volume->make_unnamed(kRootDirectory, NewNode{S_IFREG | 0644, 0, 0, {}, {}});
+  if (!made.ok()) return made.error();
+  TARNFS_TRY(test.write(made->inode, 0, "new"));
+  const auto named = test.volume->link(made->inode, kRootDirectory, "new");
+  return named.ok() ? Status() : named.error();
+}
+Status leave_behind(TestVolume& test) {
+  const NewNode left{S_IFCHR, 0, 0, {}, {}};
+  return test.volume->rename_leaving(kRootDirectory, "file 0", kRootDirectory, "new", RenameMode::kReplace, left);
+}
+Status set_first_attribute(TestVolume& test) {
+  const InodeNumber file = test.volume->lookup(kRootDirectory, "file 1")->inode;
+  TARNFS_TRY(test.volume->set_xattr(file, "user.new", {}, XattrMode::kCreate));
+  return test.volume->fsync(file, false);
+}
+Status inherit_attributes(TestVolume& test) {
+  const InodeNumber directory = test.volume->lookup(kRootDirectory, "directory")->inode;
+  const auto made = test.volume->make_node(directory, "new", NewNode{S_IFREG | 0644, 0, 0, {}, {}});
+  return made.ok() ? Status() : made.error();
+}
+
+// What one of these has done is there, and what was there before is too.
+void check_new_and_old(TestVolume& test, TakeNumber take, const std::vector<std::string>& names) {
+  for (std::size_t i = 1; i < 8; ++i) CHECK(content_of(*test.volume, names[i]) == names[i]);
+  const auto inode_of = [&](InodeNumber directory, std::string_view name) {
+    return test.volume->lookup(directory, name)->inode;
+  };
+  if (take == leave_behind) {
+    CHECK(content_of(*test.volume, "new") == "file 0");
+    CHECK(S_ISCHR(test.volume->lookup(kRootDirectory, "file 0")->mode));
+  } else if (take == set_first_attribute) {
+    CHECK(test.volume->xattr(inode_of(kRootDirectory, "file 1"), "user.new").ok());
+  } else if (take == inherit_attributes) {
+    CHECK(test.volume->xattr(inode_of(inode_of(kRootDirectory, "directory"), "new"), kAccessAclName).ok());
+  } else {
+    CHECK(test.volume->lookup(kRootDirectory, "new").ok());
+  }
 }
 
 // That orphans are deleted takes a few.
@@ -121,6 +208,41 @@ TEST_CASE("a large file with a damaged node is deleted, now or after a crash") {
       take_consistency_points(test);
       CHECK(is_gone(test, large));
       CHECK(content_of(*test.volume, "source").size() == kSourcePages * kBlockSize);
+    }
+  }
+}
+
+// The consistency point that was to write the new inode failed, with every mount again: the next number comes from the
+// root.
+TEST_CASE("a new inode does not go where the inode file cannot be read") {
+  const std::array<TakeNumber, 5> ways{make_named, make_unnamed, leave_behind, set_first_attribute, inherit_attributes};
+  for (const unsigned level : {0U, 1U}) {
+    for (std::size_t way = 0; way < ways.size(); ++way) {
+      CAPTURE(level);
+      CAPTURE(way);
+      TestVolume test;
+      const InodeNumber directory = test.make(kRootDirectory, "directory", S_IFDIR | 0755);
+      REQUIRE(set_default_acl(test, directory).ok());
+      const auto names = make_files(test, level == 0 ? 20 : 2100);
+      test.reopen();
+      const std::uint64_t next_before = test.volume->newest_root().next_inode;
+      const std::uint64_t covered = kInodesPerBlock << (kNodeShift * level);
+      test.device->damage(place_of_next_inode(test, level));
+      const Status taken = ways[way](test);
+      REQUIRE_MESSAGE(taken.ok(), (taken.ok() ? "" : taken.error().describe()));
+      REQUIRE(test.volume->fsync(kRootDirectory, false).ok());
+      test.crash_and_reopen();
+      check_new_and_old(test, ways[way], names);
+      REQUIRE(test.volume->consistency_point().ok());
+      CHECK(test.volume->newest_root().next_inode > (next_before / covered + 1) * covered);
+      test.reopen();
+      check_new_and_old(test, ways[way], names);
+      test.make(kRootDirectory, "one more");
+      CHECK(test.volume->consistency_point().ok());
+      // fsck still tells of what is damaged, and of nothing that follows from the numbers that were left out.
+      const std::string problems = test.problems();
+      CHECK(problems.find("checksum") != std::string::npos);
+      CHECK(problems.find("root block says") == std::string::npos);
     }
   }
 }
