@@ -25,6 +25,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -470,6 +471,8 @@ class Engine final : public Volume {
   Status load_placed(const JournalPages& run, std::vector<PageRef>& pages);
   Status set_aside_again(const JournalPages& run);
   void note_inode_in_use(InodeNumber number);
+  Result<InodeNumber> number_for_replay(Operation& op, InodeNumber number);
+  InodeNumber replayed(InodeNumber number) const;
 
   // Consistency points (engine_cp.cpp, consistency_point.cpp).
   void run_cp_thread();
@@ -521,6 +524,9 @@ class Engine final : public Volume {
   NameLog name_log_;
   GroupCommit<InodePtr> commits_;
   std::uint64_t replayed_records_ = 0;  // before the threads
+  // What recovery calls new inodes for which the journal has another number, and these numbers. Before the threads.
+  std::unordered_map<std::uint64_t, InodeNumber> renumbered_;
+  std::unordered_set<std::uint64_t> substitutes_;
 
   Mutex superseded_mutex_;
   // Blocks set aside that no page has any more, with the generation whose root makes them free.

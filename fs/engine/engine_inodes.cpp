@@ -69,17 +69,20 @@ Result<InodePtr> Engine::get_directory(Operation& op, InodeNumber number) {
 // The first page of the inode file from `page` on that a consistency point can put a new inode into: the page and the
 // nodes above it can be read, as far as there are any.
 Result<std::uint64_t> Engine::readable_inode_page(Operation& op, std::uint64_t page) {
+  if (page == readable_inode_page_.load()) return page;
   const TreeRoot inode_file = newest_inode_file().value_or(TreeRoot());
   Operation::Dispensable blocks(op);
   for (unsigned level = inode_file.height;; --level) {
     TARNFS_ASSIGN(const BlockPointer pointer, find_node(inode_file, page, level, blocks));
-    if (pointer.is_hole()) return page;
+    if (pointer.is_hole()) break;
     if (const auto block = blocks.get(pointer); !block.ok()) {
       if (block.error().code() == ErrorCode::kNeedsBlock) return block.error();
       return ((page >> (kNodeShift * level)) + 1) << (kNodeShift * level);
     }
-    if (level == 0) return page;
+    if (level == 0) break;
   }
+  readable_inode_page_ = page;
+  return page;
 }
 
 // Numbers are never reused; those whose place cannot be read are passed over, and one that a failure or a second run
@@ -88,15 +91,12 @@ Result<InodeNumber> Engine::take_inode_number(Operation& op) {
   while (true) {
     std::uint64_t number = next_inode_.load();
     const std::uint64_t page = number / kInodesPerBlock;
-    if (page != readable_inode_page_.load()) {
-      TARNFS_ASSIGN(const std::uint64_t readable, readable_inode_page(op, page));
-      if (readable != page) {
-        log_warning(device_.name() + ": the inode file is damaged; new inodes are numbered from " +
-                    std::to_string(readable * kInodesPerBlock) + " on");
-        note_inode_in_use(InodeNumber{readable * kInodesPerBlock - 1});
-        continue;
-      }
-      readable_inode_page_ = page;
+    TARNFS_ASSIGN(const std::uint64_t readable, readable_inode_page(op, page));
+    if (readable != page) {
+      log_warning(device_.name() + ": the inode file is damaged; new inodes are numbered from " +
+                  std::to_string(readable * kInodesPerBlock) + " on");
+      note_inode_in_use(InodeNumber{readable * kInodesPerBlock - 1});
+      continue;
     }
     if (next_inode_.compare_exchange_weak(number, number + 1)) return InodeNumber{number};
   }

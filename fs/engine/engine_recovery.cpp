@@ -65,6 +65,11 @@ Status Engine::recover() {
                                           ": what fsync promised after it cannot be read; fsck.tarnfs -y gives it up");
   }
   journal_ = std::make_unique<JournalWriter>(device_, geometry, start, reader.position());
+  if (!renumbered_.empty()) {
+    log_warning(
+        device_.name() + ": " + std::to_string(renumbered_.size()) +
+        " inodes of the journal have got other numbers, because the inode file is damaged where they would stand");
+  }
   if (replayed_records_ > 0) {
     log_info(device_.name() + ": " + std::to_string(replayed_records_) + " records of the journal were done again");
   }
@@ -104,45 +109,70 @@ Status Engine::replay_names(const JournalRecord& record) {
   });
 }
 
+// What a new inode is called: as in the journal or, where its place in the inode file cannot be read, by a number that
+// nobody has. A later record may give that to another inode, which then gets another one as well. Changes nothing else:
+// an operation may need a block here.
+Result<InodeNumber> Engine::number_for_replay(Operation& op, InodeNumber number) {
+  if (const auto found = renumbered_.find(number.value); found != renumbered_.end()) return found->second;
+  if (!substitutes_.contains(number.value)) {
+    const std::uint64_t page = number.value / kInodesPerBlock;
+    TARNFS_ASSIGN(const std::uint64_t readable, readable_inode_page(op, page));
+    if (readable == page) {
+      note_inode_in_use(number);
+      return number;
+    }
+  }
+  note_inode_in_use(number);
+  TARNFS_ASSIGN(const InodeNumber substitute, take_inode_number(op));
+  substitutes_.insert(substitute.value);
+  renumbered_.emplace(number.value, substitute);
+  return substitute;
+}
+
+// The inode that the journal means.
+InodeNumber Engine::replayed(InodeNumber number) const {
+  const auto found = renumbered_.find(number.value);
+  return found != renumbered_.end() ? found->second : number;
+}
+
 Status Engine::replay_make(Operation& op, const JournalMake& make) {
   if (make.inode < kFirstFreeInode || make.attributes.mode == 0)
     return Error(ErrorCode::kInvalid, "an inode that cannot be");
-  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, make.parent));
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, replayed(make.parent)));
   NodeDraft draft;
   apply_journal_attributes(make.attributes, draft.record);
   if (!make.xattrs.empty()) {
     if (make.attribute_inode < kFirstFreeInode) return Error(ErrorCode::kInvalid, "attributes that cannot be");
     TARNFS_ASSIGN(draft.xattrs, XattrSet::parse(make.xattrs));
-    draft.attribute_inode = make.attribute_inode;
-    note_inode_in_use(make.attribute_inode);
+    TARNFS_ASSIGN(draft.attribute_inode, number_for_replay(op, make.attribute_inode));
   }
   NewNode node;
   node.mode = make.attributes.mode;
   node.symlink_target = make.symlink_target;
   draft.set_symlink_target(make.symlink_target);
-  note_inode_in_use(make.inode);
+  TARNFS_ASSIGN(const InodeNumber number, number_for_replay(op, make.inode));
   if (make.name.empty()) {
-    make_drafted(op, draft, node, make.inode);
-    add_orphan(make.inode);
+    make_drafted(op, draft, node, number);
+    add_orphan(number);
     return {};
   }
   draft.record.link_count = S_ISDIR(node.mode) ? 2 : 1;
-  draft.record.parent = S_ISDIR(node.mode) ? make.parent.value : 0;
+  draft.record.parent = S_ISDIR(node.mode) ? directory->number.value : 0;
   WriteLock lock(directory->mutex);
-  const auto made = make_locked(op, *directory, make.name, node, draft, make.inode);
+  const auto made = make_locked(op, *directory, make.name, node, draft, number);
   return made.ok() ? Status() : made.error();
 }
 
 Status Engine::replay_link(Operation& op, const JournalLink& link) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
-  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, link.parent));
-  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, link.inode));
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, replayed(link.parent)));
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, replayed(link.inode)));
   const InodeLocks locks({directory, inode});
   return link_locked(op, *directory, *inode, link.name);
 }
 
 Status Engine::replay_remove(Operation& op, const JournalRemove& remove) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
-  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, remove.parent));
-  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, remove.inode));
+  TARNFS_ASSIGN(const InodePtr directory, get_directory(op, replayed(remove.parent)));
+  TARNFS_ASSIGN(const InodePtr inode, get_inode(op, replayed(remove.inode)));
   const InodeLocks locks({directory, inode});
   return remove_locked(op, *directory, *inode, remove.name);
 }
@@ -151,11 +181,11 @@ Status Engine::replay_rename(Operation& op, const JournalRename& rename) TARNFS_
   RenameParties parties;
   parties.from_name = rename.from_name;
   parties.to_name = rename.to_name;
-  TARNFS_ASSIGN(parties.from, get_directory(op, rename.from));
-  TARNFS_ASSIGN(parties.to, get_directory(op, rename.to));
-  TARNFS_ASSIGN(parties.source, get_inode(op, rename.source));
+  TARNFS_ASSIGN(parties.from, get_directory(op, replayed(rename.from)));
+  TARNFS_ASSIGN(parties.to, get_directory(op, replayed(rename.to)));
+  TARNFS_ASSIGN(parties.source, get_inode(op, replayed(rename.source)));
   if (rename.target != InodeNumber{}) {
-    TARNFS_ASSIGN(parties.target, get_inode(op, rename.target));
+    TARNFS_ASSIGN(parties.target, get_inode(op, replayed(rename.target)));
   }
   if (rename.exchange && parties.target == nullptr) return Error(ErrorCode::kInvalid, "an exchange with nothing");
   const InodeLocks locks({parties.from, parties.to, parties.source, parties.target});
@@ -186,7 +216,7 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
   }
   return run(Intent::kReplay, blocks, [&](Operation& op) -> Status {
     op.set_now(record.time);
-    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, state.inode));
+    TARNFS_ASSIGN(const InodePtr inode, get_inode(op, replayed(state.inode)));
     WriteLock lock(inode->mutex);
     if ((inode->record.mode & S_IFMT) != (state.attributes.mode & S_IFMT)) {
       return Error(ErrorCode::kInvalid, "an inode of another type");
@@ -194,11 +224,16 @@ Status Engine::replay_state(const JournalRecord& record, const JournalInodeState
     TARNFS_TRY(read_reserved(op, *inode, state.reserved));
     if (state.xattrs) {
       XattrSet set;
+      InodeNumber attributes;  // of those that it has already the number does not change
       if (!state.xattrs->empty()) {
         TARNFS_ASSIGN(set, XattrSet::parse(*state.xattrs));
+        if (state.attribute_inode < kFirstFreeInode) return Error(ErrorCode::kInvalid, "attributes that cannot be");
         note_inode_in_use(state.attribute_inode);
+        if (inode->record.xattr_inode == 0) {
+          TARNFS_ASSIGN(attributes, number_for_replay(op, state.attribute_inode));
+        }
       }
-      TARNFS_TRY(store_xattrs(op, *inode, set, state.attribute_inode));
+      TARNFS_TRY(store_xattrs(op, *inode, set, attributes));
     }
     begin_change(op, *inode);
     for (const JournalPageRange& range : state.cut) cut_pages(op, *inode, range.first_page, range.end_page);
