@@ -171,9 +171,10 @@ Status ConsistencyPoint::write_inodes() {
     engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
     const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
     const InodeDelta& delta = frozen.delta;
-    TARNFS_ASSIGN(frozen.written_tree,
-                  rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
-                               may_share ? environment_of_files() : environment(), 0, delta.reserved));
+    auto written = rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
+                                may_share ? environment_of_files() : environment(), 0, delta.reserved);
+    if (!written.ok()) return written.error().in("inode " + std::to_string(record.number));
+    frozen.written_tree = std::move(written).value();
     root_.reserve_blocks += frozen.deleted ? 0 : frozen.written_tree.reserve_blocks;
     root_.reserve_blocks -= std::min(root_.reserve_blocks, reserve_of(record));
   }

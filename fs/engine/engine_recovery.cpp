@@ -87,7 +87,10 @@ Status Engine::replay(const JournalBatchContent& batch, Cp newest) {
     const std::span<const PageRef> own_pages = pages.first(page_count);
     pages = pages.subspan(page_count);
     if (record.cp <= newest) continue;
-    const Status status = state != nullptr ? replay_state(record, *state, own_pages) : replay_names(record);
+    Status status = state != nullptr ? replay_state(record, *state, own_pages) : replay_names(record);
+    if (!status.ok() && state != nullptr) {
+      status = status.error().in("inode " + std::to_string(replayed(state->inode).value));
+    }
     if (!status.ok() && status.error().code() != ErrorCode::kIo) {
       return Error(ErrorCode::kCorrupt, device_.name() + ": a record of the journal does not fit the volume (" +
                                             status.error().describe() + "); run fsck.tarnfs");

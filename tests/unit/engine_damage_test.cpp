@@ -312,3 +312,26 @@ TEST_CASE("new files that the journal has are there, also when their place in th
     CHECK(test.problems().find("root block says") == std::string::npos);
   }
 }
+
+// It said which block, and nobody knows whose that is.
+TEST_CASE("a mount that cannot do a file's changes again says which file") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  REQUIRE(test.write(file, 0, std::string(10 * kBlockSize, 'x')).ok());
+  make_files(test, 20);
+  test.reopen();
+  Address damaged{record_of(test, file).pointers[0].address};
+  SUBCASE("its tree") {}
+  SUBCASE("itself") {
+    DeviceBlocks blocks(*test.device);
+    const TreeRoot inode_file = tree_of(test.volume->newest_root().inode_file);
+    damaged = Address{find_pointer(inode_file, file.value / kInodesPerBlock, blocks)->address};
+  }
+  REQUIRE(test.write(file, kBlockSize, std::string(kBlockSize, 'y')).ok());
+  REQUIRE(test.volume->fsync(file, false).ok());
+  test.device->damage(damaged);
+  const auto copy = test.device->clone();
+  const auto opened = Volume::open(*copy, test.options);
+  REQUIRE_FALSE(opened.ok());
+  CHECK(opened.error().describe().find("inode " + std::to_string(file.value)) != std::string::npos);
+}
