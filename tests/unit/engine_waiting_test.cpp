@@ -36,6 +36,22 @@ TEST_CASE("what is not in memory is not read there") {
   CHECK(test.volume->unlink(kRootDirectory, "f").ok());
 }
 
+TEST_CASE("the block of the inode file that a new inode will stand in is not read there") {
+  TestVolume test;
+  for (int i = 0; i < 20; ++i) test.make(kRootDirectory, "f" + std::to_string(i));
+  test.reopen();
+  const NewNode node{.mode = 0100644};
+  REQUIRE_FALSE(test.volume->lookup(kRootDirectory, "new").ok());  // now the directory is in memory
+  {
+    const NoWaitScope scope;
+    CHECK(would_wait(test.volume->make_node(kRootDirectory, "new", node)));
+    CHECK(test.volume->lookup(kRootDirectory, "new").error().code() == ErrorCode::kNotFound);
+  }
+  REQUIRE(test.volume->make_node(kRootDirectory, "new", node).ok());
+  const NoWaitScope scope;
+  CHECK(test.volume->make_node(kRootDirectory, "newer", node).ok());
+}
+
 TEST_CASE("nobody waits there for space") {
   TestVolume test(2048);
   unsigned made = 0;
