@@ -85,14 +85,14 @@ void answer_readdir(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_
 
 // Fills in the entry of READDIRPLUS. Returns false when the name is gone since it was listed; fails only with
 // kWouldWait.
-Result<bool> fill_entry(FrontEnd& front_end, const KernelCache::Answer& answer, const DirectoryEntry& listed,
+Result<bool> fill_entry(FileSystem& file_system, const KernelCache::Answer& answer, const DirectoryEntry& listed,
                         fuse_entry_param& entry) {
   entry = fuse_entry_param{};
   entry.attr = stat_of_entry(listed);
   if (listed.name == "." || listed.name == "..") return true;  // number 0: the kernel takes no lookup
-  const auto attributes = front_end.file_system.attributes_with_lookup(listed.inode);
+  const auto attributes = file_system.attributes_with_lookup(listed.inode);
   if (attributes.ok()) {
-    entry = entry_of(front_end, answer, *attributes);
+    entry = entry_of(answer, *attributes);
     return true;
   }
   const ErrorCode code = attributes.error().code();
@@ -133,7 +133,7 @@ class ListingPlus {
     const std::size_t bytes = fuse_add_direntry_plus(request_, nullptr, 0, name.c_str(), nullptr, 0);
     if (bytes > listing_.free_bytes()) return false;
     fuse_entry_param entry{};
-    TARNFS_ASSIGN(const bool filled, fill_entry(front_end_of(request_), answer_, listed, entry));
+    TARNFS_ASSIGN(const bool filled, fill_entry(file_system_, answer_, listed, entry));
     if (!filled) return true;
     if (entry.ino != 0) looked_up_.push_back(inode_of(entry.ino));
     fuse_add_direntry_plus(request_, listing_.free_space(), listing_.free_bytes(), name.c_str(), &entry,

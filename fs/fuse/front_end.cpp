@@ -23,13 +23,12 @@ timespec timespec_of(const Timestamp& time) {
   return result;
 }
 
-// While the kernel has content of a file that it has not handed on, the file has more blocks than are known of here.
-// tar takes a file with a size and no block at all for nothing but a hole, and leaves its content out.
-blkcnt_t told_blocks(const FrontEnd& front_end, const Attributes& attributes) {
-  const auto blocks = static_cast<blkcnt_t>(attributes.block_count * (kBlockSize / 512));
-  const bool may_have_more =
-      S_ISREG(attributes.mode) && front_end.kernel_writes_back && front_end.file_system.takes_changes();
-  return may_have_more ? std::max<blkcnt_t>(blocks, 1) : blocks;
+// In sectors. While the kernel has content of a file that it has not handed on, the file has more than is known of
+// here, and tar takes one with a size and no sector at all for nothing but a hole, and leaves its content out. So a
+// regular file has one, for its inode, and the same everywhere, at a mirror too.
+blkcnt_t sectors_of(const Attributes& attributes) {
+  const auto sectors = static_cast<blkcnt_t>(attributes.block_count * (kBlockSize / 512));
+  return S_ISREG(attributes.mode) ? std::max<blkcnt_t>(sectors, 1) : sectors;
 }
 
 // A broken disk can fail thousands of requests a second: one line a second is enough.
@@ -56,7 +55,7 @@ Caller caller_of(fuse_req_t request) {
   return Caller{.uid = context->uid, .gid = context->gid, .umask = context->umask};
 }
 
-struct stat stat_of(const FrontEnd& front_end, const Attributes& attributes) {
+struct stat stat_of(const Attributes& attributes) {
   struct stat result {};
   result.st_ino = attributes.inode.value;
   result.st_mode = attributes.mode;
@@ -66,7 +65,7 @@ struct stat stat_of(const FrontEnd& front_end, const Attributes& attributes) {
   result.st_rdev = makedev(attributes.device_major, attributes.device_minor);
   result.st_size = static_cast<off_t>(attributes.size_bytes);
   result.st_blksize = kBlockSize;
-  result.st_blocks = told_blocks(front_end, attributes);
+  result.st_blocks = sectors_of(attributes);
   result.st_atim = timespec_of(attributes.accessed);
   result.st_mtim = timespec_of(attributes.modified);
   result.st_ctim = timespec_of(attributes.changed);
@@ -81,12 +80,12 @@ double kept_seconds(const KernelCache::Answer& answer) {
   return answer.may_be_kept() ? kKeptSeconds : 0;
 }
 
-fuse_entry_param entry_of(const FrontEnd& front_end, const KernelCache::Answer& answer, const Attributes& attributes) {
+fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes) {
   answer.note_handed_out(attributes.inode);
   fuse_entry_param entry{};
   entry.ino = attributes.inode.value;
   entry.generation = 1;  // inode numbers are never reused
-  entry.attr = stat_of(front_end, attributes);
+  entry.attr = stat_of(attributes);
   entry.attr_timeout = kept_seconds(answer);
   entry.entry_timeout = entry.attr_timeout;
   return entry;
@@ -114,7 +113,7 @@ void reply_attributes(fuse_req_t request, const KernelCache::Answer& answer, con
     reply_error(request, attributes.error());
     return;
   }
-  const struct stat converted = stat_of(front_end_of(request), *attributes);
+  const struct stat converted = stat_of(*attributes);
   fuse_reply_attr(request, &converted, kept_seconds(answer));
 }
 
@@ -124,7 +123,7 @@ void reply_entry(fuse_req_t request, const KernelCache::Answer& answer, const Re
     return;
   }
   FileSystem& file_system = file_system_of(request);
-  const fuse_entry_param entry = entry_of(front_end_of(request), answer, *attributes);
+  const fuse_entry_param entry = entry_of(answer, *attributes);
   if (fuse_reply_entry(request, &entry) != 0) file_system.forget(attributes->inode, 1);
 }
 

@@ -64,11 +64,11 @@ inline InodeNumber inode_of(fuse_ino_t number) {
   return InodeNumber{number};
 }
 
-struct stat stat_of(const FrontEnd& front_end, const Attributes& attributes);
+struct stat stat_of(const Attributes& attributes);
 // What is asked for on behalf of a request is answered inside its scope.
 KernelCache::Answer answer_to(fuse_req_t request);
 double kept_seconds(const KernelCache::Answer& answer);
-fuse_entry_param entry_of(const FrontEnd& front_end, const KernelCache::Answer& answer, const Attributes& attributes);
+fuse_entry_param entry_of(const KernelCache::Answer& answer, const Attributes& attributes);
 
 // Each answers the request, unless the error is kWouldWait: then it is put off (put_off.h).
 void reply_error(fuse_req_t request, const Error& error);

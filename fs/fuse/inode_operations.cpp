@@ -56,7 +56,7 @@ void answer_statx(fuse_req_t request, fuse_ino_t inode, int /*flags*/, int /*mas
     reply_error(request, attributes.error());
     return;
   }
-  const struct stat basic = stat_of(front_end_of(request), *attributes);
+  const struct stat basic = stat_of(*attributes);
   struct statx result {};
   result.stx_mask = STATX_BASIC_STATS | STATX_BTIME;
   result.stx_blksize = static_cast<std::uint32_t>(basic.st_blksize);

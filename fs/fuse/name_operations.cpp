@@ -151,7 +151,7 @@ void reply_new_file(fuse_req_t request, const KernelCache::Answer& answer, const
     reply_error(request, made.error());
     return;
   }
-  const fuse_entry_param entry = entry_of(front_end_of(request), answer, *made);
+  const fuse_entry_param entry = entry_of(answer, *made);
   file->keep_cache = true;
   if (fuse_reply_create(request, &entry, file) != 0) file_system_of(request).forget(made->inode, 1);
 }
