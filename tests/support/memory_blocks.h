@@ -12,6 +12,16 @@
 
 namespace tarnfs::testing {
 
+inline RangeSet range(std::uint64_t first, std::uint64_t end) {
+  RangeSet set;
+  set.add(first, end);
+  return set;
+}
+
+inline PageRef page_with(std::uint64_t number) {
+  return PageRef::copy_of(std::as_bytes(std::span(&number, 1)));
+}
+
 class MemoryBlocks final : public BlockSource, public BlockAllocator, public BlockSink {
  public:
   Result<PageRef> get(const BlockPointer& pointer) override {

@@ -6,21 +6,14 @@
 
 using namespace tarnfs;
 using tarnfs::testing::MemoryBlocks;
+using tarnfs::testing::page_with;
+using tarnfs::testing::range;
 
 namespace {
 
-RangeSet range(std::uint64_t first, std::uint64_t end) {
-  RangeSet set;
-  set.add(first, end);
-  return set;
-}
-
 PageMap pages_from(std::uint64_t first, std::uint64_t end) {
   PageMap pages;
-  for (std::uint64_t index = first; index < end; ++index) {
-    const std::uint64_t content = index + 1;
-    pages.put(index, PageRef::copy_of(std::as_bytes(std::span(&content, 1))));
-  }
+  for (std::uint64_t index = first; index < end; ++index) pages.put(index, page_with(index + 1));
   return pages;
 }
 

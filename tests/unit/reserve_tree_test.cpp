@@ -16,18 +16,10 @@
 using namespace tarnfs;
 using tarnfs::testing::kOneRoundOf;
 using tarnfs::testing::MemoryBlocks;
+using tarnfs::testing::page_with;
+using tarnfs::testing::range;
 
 namespace {
-
-RangeSet range(std::uint64_t first, std::uint64_t end) {
-  RangeSet set;
-  set.add(first, end);
-  return set;
-}
-
-PageRef page_with(std::uint64_t number) {
-  return PageRef::copy_of(std::as_bytes(std::span(&number, 1)));
-}
 
 // What a walk over all pointers finds.
 struct Counted {
