@@ -50,6 +50,7 @@
 #include "fs/journal/journal_writer.h"
 #include "fs/journal/name_log.h"
 #include "fs/storage/block_cache.h"
+#include "fs/tree/directory_node.h"
 #include "fs/tree/free_map.h"
 #include "fs/tree/share_map.h"
 
@@ -242,6 +243,8 @@ class Engine final : public Volume {
   void begin_change(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   void put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef page, bool is_reserved = false)
       TARNFS_REQUIRES(inode.mutex);
+  void edit_page(Operation& op, Inode& directory, std::uint64_t index, PageRef page, const BlockPointer& block,
+                 const LeafEdit& edit) TARNFS_REQUIRES(directory.mutex);
   void cut_pages(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end) TARNFS_REQUIRES(inode.mutex);
   void charge_path(Operation& op, const Inode& inode, std::uint64_t index) TARNFS_REQUIRES(inode.mutex);
   static void drop_shared(Operation& op, Inode& inode, std::uint64_t first, std::uint64_t end)

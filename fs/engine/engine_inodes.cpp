@@ -146,6 +146,24 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   if (first_in_group) charge_path(op, inode, index);
 }
 
+// Changes one entry in the page `index` of a directory. `page` is what it is now: a page of the open generation, which is
+// changed in place; or the clean one of `block`, which becomes that page, because nobody will ask for the block again;
+// or, with a hole for `block`, any other one, such as a page that a consistency point is about to write. Whoever else
+// has the page keeps it as it was.
+void Engine::edit_page(Operation& op, Inode& directory, std::uint64_t index, PageRef page, const BlockPointer& block,
+                       const LeafEdit& edit) {
+  if (PageRef* const open = directory.open.pages.find(index)) {
+    page = PageRef();
+    open->make_unique();
+    apply_edit(open->mutable_bytes(), edit);
+    return;
+  }
+  if (!block.is_hole()) cache_.forget(Address{block.address}, 1);
+  page.make_unique();
+  apply_edit(page.mutable_bytes(), edit);
+  put_page(op, directory, index, std::move(page));
+}
+
 // The path to the page, and where the tree grows, the path to what is there already.
 void Engine::charge_path(Operation& op, const Inode& inode, std::uint64_t index) {
   const unsigned height = height_above(inode, index);

@@ -81,14 +81,72 @@ class LeafAppender {
   DirectoryPageHeader header_;
 };
 
-// Writes the page anew without the waste in its heap.
-bool compact(MutableDirectoryPageBytes page) {
-  std::array<std::byte, kBlockSize> fresh{};
+// Writes to `fresh` what is in the page, without the waste in its heap. False when an entry is damaged.
+bool compact(DirectoryPageBytes page, MutableDirectoryPageBytes fresh) {
+  std::memset(fresh.data(), 0, kBlockSize);
   LeafAppender appender(fresh);
   if (!appender.append_all(page)) return false;
   appender.finish();
-  std::memcpy(page.data(), fresh.data(), kBlockSize);
   return true;
+}
+
+// The heap of a leaf when the record of `slot` is taken out of it.
+DirectoryPageHeader header_without(DirectoryPageHeader header, const LeafSlot& slot) {
+  const std::size_t size = record_bytes(slot.name_bytes);
+  if (slot.record_offset == header.heap_start) {
+    header.heap_start = static_cast<std::uint16_t>(header.heap_start + size);
+  }
+  header.heap_live_bytes = static_cast<std::uint16_t>(header.heap_live_bytes - size);
+  --header.count;
+  return header;
+}
+
+// Damage can leave a live size that does not fit the shrunken heap; such a page must not get any further.
+NodeOutcome outcome_of_removal(const DirectoryPageHeader& header, const LeafSlot& slot) {
+  if (header.heap_live_bytes < record_bytes(slot.name_bytes)) return NodeOutcome::kDamaged;
+  const DirectoryPageHeader left = header_without(header, slot);
+  return left.heap_live_bytes > kBlockSize - left.heap_start ? NodeOutcome::kDamaged : NodeOutcome::kDone;
+}
+
+NodeOutcome outcome_of_insert(DirectoryPageBytes page, const DirectoryPageHeader& header, std::size_t name_bytes) {
+  const std::size_t needed = leaf_entry_bytes(name_bytes);
+  if (header.count * sizeof(LeafSlot) + header.heap_live_bytes + needed > kDirectoryBodyBytes) {
+    return NodeOutcome::kFull;
+  }
+  if (gap_bytes(header) >= needed) return NodeOutcome::kDone;
+  std::array<std::byte, kBlockSize> fresh;
+  if (!compact(page, fresh)) return NodeOutcome::kDamaged;
+  return gap_bytes(directory_header_of(fresh)) >= needed ? NodeOutcome::kDone : NodeOutcome::kDamaged;
+}
+
+void insert_into_leaf(MutableDirectoryPageBytes page, unsigned slot, const LeafEntry& entry) {
+  if (gap_bytes(directory_header_of(page)) < leaf_entry_bytes(entry.name.size())) {
+    std::array<std::byte, kBlockSize> fresh;
+    TARNFS_ASSERT(compact(page, fresh));
+    std::memcpy(page.data(), fresh.data(), kBlockSize);
+  }
+  DirectoryPageHeader header = directory_header_of(page);
+  TARNFS_ASSERT(slot <= header.count && gap_bytes(header) >= leaf_entry_bytes(entry.name.size()));
+  place_entry(page, header, slot, entry);
+  store_header(page, header);
+}
+
+void remove_from_leaf(MutableDirectoryPageBytes page, unsigned slot) {
+  const LeafSlot leaf_slot = load_leaf_slot(page, slot);
+  const DirectoryPageHeader header = header_without(directory_header_of(page), leaf_slot);
+  std::memset(page.data() + leaf_slot.record_offset, 0, record_bytes(leaf_slot.name_bytes));
+  std::byte* const at = page.data() + LeafView::slot_offset(slot);
+  std::memmove(at, at + sizeof(LeafSlot), (header.count - slot) * sizeof(LeafSlot));
+  std::memset(page.data() + LeafView::slot_offset(header.count), 0, sizeof(LeafSlot));
+  store_header(page, header);
+}
+
+void replace_in_leaf(MutableDirectoryPageBytes page, unsigned slot, std::uint64_t inode, std::uint8_t type) {
+  LeafSlot leaf_slot = load_leaf_slot(page, slot);
+  leaf_slot.type = type;
+  std::memcpy(page.data() + LeafView::slot_offset(slot), &leaf_slot, sizeof leaf_slot);
+  const LeafRecord record{.inode = inode};
+  std::memcpy(page.data() + leaf_slot.record_offset, &record, sizeof record);
 }
 
 }  // namespace
@@ -155,50 +213,24 @@ void initialise_index(MutableDirectoryPageBytes page, std::uint8_t level) {
   store_header(page, DirectoryPageHeader{.type = kDirectoryIndex, .level = level});
 }
 
-NodeOutcome insert_into_leaf(MutableDirectoryPageBytes page, unsigned slot, const LeafEntry& entry) {
-  DirectoryPageHeader header = directory_header_of(page);
-  const std::size_t needed = leaf_entry_bytes(entry.name.size());
-  if (header.count * sizeof(LeafSlot) + header.heap_live_bytes + needed > kDirectoryBodyBytes) {
-    return NodeOutcome::kFull;
-  }
-  if (gap_bytes(header) < needed) {
-    if (!compact(page)) return NodeOutcome::kDamaged;
-    header = directory_header_of(page);
-    if (gap_bytes(header) < needed) return NodeOutcome::kDamaged;
-  }
-  place_entry(page, header, slot, entry);
-  store_header(page, header);
-  return NodeOutcome::kDone;
+NodeOutcome outcome_of(DirectoryPageBytes page, const LeafEdit& edit) {
+  const DirectoryPageHeader header = directory_header_of(page);
+  if (edit.kind == LeafEdit::Kind::kInsert) return outcome_of_insert(page, header, edit.entry.name.size());
+  const LeafSlot leaf_slot = load_leaf_slot(page, edit.slot);
+  if (!record_in_heap(header, leaf_slot)) return NodeOutcome::kDamaged;
+  if (edit.kind == LeafEdit::Kind::kReplace) return NodeOutcome::kDone;
+  return outcome_of_removal(header, leaf_slot);
 }
 
-NodeOutcome remove_from_leaf(MutableDirectoryPageBytes page, unsigned slot) {
-  DirectoryPageHeader header = directory_header_of(page);
-  const LeafSlot leaf_slot = load_leaf_slot(page, slot);
-  const std::size_t size = record_bytes(leaf_slot.name_bytes);
-  if (!record_in_heap(header, leaf_slot) || header.heap_live_bytes < size) return NodeOutcome::kDamaged;
-  std::memset(page.data() + leaf_slot.record_offset, 0, size);
-  if (leaf_slot.record_offset == header.heap_start) {
-    header.heap_start = static_cast<std::uint16_t>(header.heap_start + size);
+void apply_edit(MutableDirectoryPageBytes page, const LeafEdit& edit) {
+  switch (edit.kind) {
+    case LeafEdit::Kind::kInsert:
+      return insert_into_leaf(page, edit.slot, edit.entry);
+    case LeafEdit::Kind::kRemove:
+      return remove_from_leaf(page, edit.slot);
+    case LeafEdit::Kind::kReplace:
+      return replace_in_leaf(page, edit.slot, edit.entry.inode, edit.entry.type);
   }
-  header.heap_live_bytes = static_cast<std::uint16_t>(header.heap_live_bytes - size);
-  --header.count;
-  std::byte* const at = page.data() + LeafView::slot_offset(slot);
-  std::memmove(at, at + sizeof(LeafSlot), (header.count - slot) * sizeof(LeafSlot));
-  std::memset(page.data() + LeafView::slot_offset(header.count), 0, sizeof(LeafSlot));
-  // Damage can leave a live size that does not fit the shrunken heap; such a page must not get any further.
-  if (header.heap_live_bytes > kBlockSize - header.heap_start) return NodeOutcome::kDamaged;
-  store_header(page, header);
-  return NodeOutcome::kDone;
-}
-
-NodeOutcome replace_in_leaf(MutableDirectoryPageBytes page, unsigned slot, std::uint64_t inode, std::uint8_t type) {
-  LeafSlot leaf_slot = load_leaf_slot(page, slot);
-  if (!record_in_heap(directory_header_of(page), leaf_slot)) return NodeOutcome::kDamaged;
-  leaf_slot.type = type;
-  std::memcpy(page.data() + LeafView::slot_offset(slot), &leaf_slot, sizeof leaf_slot);
-  const LeafRecord record{.inode = inode};
-  std::memcpy(page.data() + leaf_slot.record_offset, &record, sizeof record);
-  return NodeOutcome::kDone;
 }
 
 NodeOutcome split_leaf(DirectoryPageBytes page, unsigned slot, const LeafEntry& added, MutableDirectoryPageBytes left,

@@ -90,14 +90,24 @@ constexpr std::size_t leaf_entry_bytes(std::size_t name_bytes) {
 
 enum class NodeOutcome { kDone, kFull, kDamaged };
 
+// The change of one entry of a leaf, before it is made: how it ends is known without touching the page.
+struct LeafEdit {
+  enum class Kind { kInsert, kRemove, kReplace };
+  Kind kind = Kind::kInsert;
+  unsigned slot = 0;  // kInsert: where the entry comes
+  LeafEntry entry;    // kInsert: all of it; kReplace: the inode and type. The name is the caller's memory
+};
+
+// How the edit of a valid leaf ends. kFull: an insert finds no room, even in a page without waste.
+NodeOutcome outcome_of(DirectoryPageBytes page, const LeafEdit& edit);
+// Makes an edit for which outcome_of() said kDone.
+void apply_edit(MutableDirectoryPageBytes page, const LeafEdit& edit);
+
 // The functions that build pages. `page` of initialise_* is all zero; that of the others is a valid page. On kFull and
-// kDamaged what they write to is undefined, except that kFull leaves `page` of the insert functions as it was.
+// kDamaged what they write to is undefined, except that insert_into_index leaves a full `page` as it was.
 void initialise_leaf(MutableDirectoryPageBytes page);
 void initialise_index(MutableDirectoryPageBytes page, std::uint8_t level);
 
-NodeOutcome insert_into_leaf(MutableDirectoryPageBytes page, unsigned slot, const LeafEntry& entry);
-NodeOutcome remove_from_leaf(MutableDirectoryPageBytes page, unsigned slot);
-NodeOutcome replace_in_leaf(MutableDirectoryPageBytes page, unsigned slot, std::uint64_t inode, std::uint8_t type);
 // Divides the entries of `page` and `added`, which comes at `slot`, by size between `left` and `right` (all zero).
 NodeOutcome split_leaf(DirectoryPageBytes page, unsigned slot, const LeafEntry& added, MutableDirectoryPageBytes left,
                        MutableDirectoryPageBytes right);

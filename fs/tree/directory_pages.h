@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "common/page.h"
 #include "common/result.h"
+#include "fs/tree/directory_node.h"
 
 namespace tarnfs {
 
@@ -19,6 +21,13 @@ class DirectoryPages {
   virtual Result<PageRef> read(std::uint64_t index) = 0;
   // Replaces the page. Cannot fail: space was promised before.
   virtual void write(std::uint64_t index, PageRef page) = 0;
+  // Makes `edit`, for which outcome_of() said kDone, in the page `index`; `page` is what read() gave. Cannot fail. The
+  // name in `edit` must stay valid as long as this object may still hold the change back.
+  virtual void edit(std::uint64_t index, PageRef page, const LeafEdit& edit) {
+    page.make_unique();
+    apply_edit(page.mutable_bytes(), edit);
+    write(index, std::move(page));
+  }
   // Makes the page a hole.
   virtual void remove(std::uint64_t index) = 0;
   // The size of the directory file in pages: the smallest index never used since it was last empty. 0: empty directory.

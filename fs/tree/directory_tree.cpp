@@ -152,11 +152,11 @@ Result<DirectoryRecord> DirectoryTree::insert(std::uint64_t name_hash, std::stri
                   .inode = inode.value,
                   .type = static_cast<std::uint8_t>(type >> kTypeShift),
                   .name = name};
-  PageEdits edits(pages_);
   if (pages_.page_count() == 0) {
+    PageEdits edits(pages_);
     PageRef root = PageRef::zeroed();
     initialise_leaf(root.mutable_bytes());
-    TARNFS_ASSERT(insert_into_leaf(root.mutable_bytes(), 0, added) == NodeOutcome::kDone);
+    apply_edit(root.mutable_bytes(), LeafEdit{LeafEdit::Kind::kInsert, 0, added});
     edits.add(std::move(root));
     edits.apply();
     return record_of(added);
@@ -169,19 +169,18 @@ Result<DirectoryRecord> DirectoryTree::insert(std::uint64_t name_hash, std::stri
   }
   added.key += location.free_sequence;
   TARNFS_ASSIGN(const unsigned slot, check_new_slot(path, added.key));
-  PageRef leaf = std::exchange(path.leaf().page, PageRef());
-  leaf.make_unique();
-  switch (insert_into_leaf(leaf.mutable_bytes(), slot, added)) {
+  const LeafEdit edit{LeafEdit::Kind::kInsert, slot, added};
+  switch (outcome_of(path.leaf().page.bytes(), edit)) {
     case NodeOutcome::kDone:
-      edits.put(path.leaf().index, std::move(leaf));
-      break;
+      pages_.edit(path.leaf().index, std::exchange(path.leaf().page, PageRef()), edit);
+      return record_of(added);
     case NodeOutcome::kFull:
-      path.leaf().page = std::move(leaf);
-      TARNFS_TRY(split(path, slot, added, edits));
       break;
     case NodeOutcome::kDamaged:
       return damaged(path.leaf().index, "an entry is damaged");
   }
+  PageEdits edits(pages_);
+  TARNFS_TRY(split(path, slot, added, edits));
   edits.apply();
   return record_of(added);
 }
@@ -252,13 +251,12 @@ Result<DirectoryRecord> DirectoryTree::replace(std::uint64_t name_hash, std::str
   DirectoryPath path;
   TARNFS_ASSIGN(const Location location, locate(name_hash, name, path));
   if (!location.record.has_value()) return Error(ErrorCode::kNotFound);
-  PageRef leaf = std::exchange(path.leaf().page, PageRef());
-  leaf.make_unique();
-  if (replace_in_leaf(leaf.mutable_bytes(), path.leaf().slot, inode.value,
-                      static_cast<std::uint8_t>(type >> kTypeShift)) != NodeOutcome::kDone) {
+  const LeafEntry entry{.inode = inode.value, .type = static_cast<std::uint8_t>(type >> kTypeShift)};
+  const LeafEdit edit{LeafEdit::Kind::kReplace, path.leaf().slot, entry};
+  if (outcome_of(path.leaf().page.bytes(), edit) != NodeOutcome::kDone) {
     return damaged(path.leaf().index, "an entry is damaged");
   }
-  pages_.write(path.leaf().index, std::move(leaf));
+  pages_.edit(path.leaf().index, std::move(path.leaf().page), edit);
   return *location.record;
 }
 
@@ -267,15 +265,28 @@ Result<DirectoryRecord> DirectoryTree::remove(std::uint64_t name_hash, std::stri
   DirectoryPath path;
   TARNFS_ASSIGN(const Location location, locate(name_hash, name, path));
   if (!location.record.has_value()) return Error(ErrorCode::kNotFound);
-  PageRef leaf = std::exchange(path.leaf().page, PageRef());
-  leaf.make_unique();
-  if (remove_from_leaf(leaf.mutable_bytes(), path.leaf().slot) != NodeOutcome::kDone) {
+  const LeafEdit edit{LeafEdit::Kind::kRemove, path.leaf().slot, {}};
+  if (outcome_of(path.leaf().page.bytes(), edit) != NodeOutcome::kDone) {
     return damaged(path.leaf().index, "an entry is damaged");
   }
+  PageRef leaf = std::exchange(path.leaf().page, PageRef());
+  if (keeps_its_place(path, leaf, name.size())) {
+    pages_.edit(path.leaf().index, std::move(leaf), edit);
+    return *location.record;
+  }
+  leaf.make_unique();
+  apply_edit(leaf.mutable_bytes(), edit);
   PageEdits edits(pages_);
   TARNFS_TRY(rebalance(path, std::move(leaf), edits));
   edits.apply();
   return *location.record;
+}
+
+// Whether the path's leaf is neither empty nor to be merged when it loses a name of so many bytes.
+bool DirectoryTree::keeps_its_place(const DirectoryPath& path, const PageRef& leaf, std::size_t name_bytes) {
+  const LeafView view(leaf.bytes());
+  if (view.count() == 1) return false;
+  return path.depth == 0 || view.used_bytes() >= kLeafBytesMin + leaf_entry_bytes(name_bytes);
 }
 
 // Takes the path's leaf as it is now, and removes or merges pages upwards as far as they became empty or nearly so.

@@ -51,6 +51,7 @@ class DirectoryTree {
   Result<unsigned> check_new_slot(const DirectoryPath& path, std::uint64_t key) const;
   Status split(const DirectoryPath& path, unsigned slot, const LeafEntry& added, PageEdits& edits);
   Status grow_root(PageRef left, PageRef right, std::uint64_t separator, std::uint8_t level, PageEdits& edits);
+  static bool keeps_its_place(const DirectoryPath& path, const PageRef& leaf, std::size_t name_bytes);
   Status rebalance(const DirectoryPath& path, PageRef leaf, PageEdits& edits);
   Result<std::optional<unsigned>> merge_with_neighbour(const DirectoryPath& path, unsigned depth, const PageRef& page,
                                                        PageEdits& edits);

@@ -270,7 +270,9 @@ TEST_CASE("one name twice in a directory") {
     entry.name = name;
     entry.key += 1;
     page.make_unique();
-    REQUIRE(insert_into_leaf(page.mutable_bytes(), 1, entry) == NodeOutcome::kDone);
+    const LeafEdit edit{LeafEdit::Kind::kInsert, 1, entry};
+    REQUIRE(outcome_of(page.bytes(), edit) == NodeOutcome::kDone);
+    apply_edit(page.mutable_bytes(), edit);
     ++inode.record.entry_count;
     ++sample.inodes.at(entry.inode).record.link_count;
   };
