@@ -56,6 +56,8 @@
 
 namespace tarnfs {
 
+class InodeDirectoryPages;
+
 class Engine final : public Volume {
  public:
   Engine(BlockDevice& device, const VolumeOptions& options, const Superblock& superblock, const RootBlock& root);
@@ -281,6 +283,8 @@ class Engine final : public Volume {
       TARNFS_REQUIRES(directory.mutex, inode.mutex);
   Status remove_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name)
       TARNFS_REQUIRES(directory.mutex, inode.mutex);
+  void commit_removal(Operation& op, Inode& directory, Inode& inode, InodeDirectoryPages& pages, std::string_view name)
+      TARNFS_REQUIRES(directory.mutex, inode.mutex);
   InodePtr make_drafted(Operation& op, const NodeDraft& draft, const NewNode& node, InodeNumber number);
   void drop_link(Operation& op, Inode& inode) TARNFS_REQUIRES(inode.mutex);
   static Status check_removable(const Inode& parent, const Inode& inode, bool directory)
@@ -296,7 +300,7 @@ class Engine final : public Volume {
   };
   Result<RenameParties> find_parties(Operation& op, InodeNumber from, std::string_view from_name, InodeNumber to,
                                      std::string_view to_name);
-  Status check_rename(Operation& op, const RenameParties& parties, RenameMode mode);
+  static Status check_rename(const RenameParties& parties, RenameMode mode);
   // What a rename makes under the old name.
   struct LeftNode {
     const NewNode& node;

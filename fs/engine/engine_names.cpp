@@ -267,6 +267,8 @@ Status Engine::check_removable(const Inode& parent, const Inode& inode, bool dir
   return {};
 }
 
+// The inode is known when its name has been found, and its number is nearly always above that of the directory: then it
+// is locked behind it. If not, both are locked anew in their order.
 Status Engine::remove_name(InodeNumber parent, std::string_view name, bool directory) {
   if (name == ".") return Error(ErrorCode::kInvalid);
   if (name == "..") return Error(ErrorCode::kNotEmpty);
@@ -274,12 +276,22 @@ Status Engine::remove_name(InodeNumber parent, std::string_view name, bool direc
   const std::uint64_t blocks = blocks_for_directory_change() + 2 * blocks_for_inode();
   auto status = run(Intent::kDeletion, blocks, [&](Operation& op) TARNFS_NO_THREAD_SAFETY_ANALYSIS -> Status {
     TARNFS_ASSIGN(const InodePtr above, get_directory(op, parent));
-    TARNFS_ASSIGN(const NamedInode named, find_named(op, above, name));
-    const InodeLocks locks({above, named.inode});
-    TARNFS_TRY(check_removable(*above, *named.inode, directory));
-    TARNFS_TRY(remove_locked(op, *above, *named.inode, name));
-    if (named.inode->record.link_count == 0 && lookups_.is_zero(named.inode->number)) unheld = named.inode->number;
-    return {};
+    InodePtr inode;
+    while (true) {
+      const InodePtr locked = inode;  // until it is unlocked, whatever the name is now
+      InodeLocks locks({above, locked});
+      if (above->deleted) return Error(ErrorCode::kStale);
+      InodeDirectoryPages pages(*this, op, *above);
+      TARNFS_ASSIGN(const DirectoryRecord removed, remove_entry(pages, superblock_.name_hash_seed, name));
+      if (inode == nullptr || inode->number != removed.inode) {
+        TARNFS_ASSIGN(inode, get_inode(op, removed.inode));
+        if (!locks.add(inode)) continue;
+      }
+      TARNFS_TRY(check_removable(*above, *inode, directory));
+      commit_removal(op, *above, *inode, pages, name);
+      if (inode->record.link_count == 0 && lookups_.is_zero(inode->number)) unheld = inode->number;
+      return {};
+    }
   });
   if (status.ok() && unheld != InodeNumber{}) reclaim_unheld(unheld);
   return status;
@@ -290,6 +302,13 @@ Status Engine::remove_locked(Operation& op, Inode& directory, Inode& inode, std:
   InodeDirectoryPages pages(*this, op, directory);
   TARNFS_ASSIGN(const DirectoryRecord removed, remove_entry(pages, superblock_.name_hash_seed, name));
   if (removed.inode != inode.number) return Error(ErrorCode::kNotFound);
+  commit_removal(op, directory, inode, pages, name);
+  return {};
+}
+
+// `pages` have the directory without the name.
+void Engine::commit_removal(Operation& op, Inode& directory, Inode& inode, InodeDirectoryPages& pages,
+                            std::string_view name) {
   begin_change(op, directory);
   pages.commit(directory);
   directory.record.entry_count -= 1;
@@ -297,7 +316,6 @@ Status Engine::remove_locked(Operation& op, Inode& directory, Inode& inode, std:
   touch_changed(op, directory, true);
   drop_link(op, inode);
   log_name(op, JournalRemove{directory.number, name, inode.number});
-  return {};
 }
 
 Status Engine::unlink(InodeNumber parent, std::string_view name) {

@@ -8,6 +8,15 @@
 #include "fs/tree/directory.h"
 
 namespace tarnfs {
+namespace {
+
+// `changed` is what a name was when it was changed under the locks; kNotFound when that was not `inode`.
+Status named_as_found(const Result<DirectoryRecord>& changed, const Inode& inode) {
+  if (!changed.ok()) return changed.error();
+  return changed->inode == inode.number ? Status() : Error(ErrorCode::kNotFound);
+}
+
+}  // namespace
 
 // Finds who takes part, without locks: rename() looks again once it holds them.
 Result<Engine::RenameParties> Engine::find_parties(Operation& op, InodeNumber from, std::string_view from_name,
@@ -41,17 +50,9 @@ Result<bool> Engine::is_ancestor(Operation& op, InodeNumber ancestor, InodeNumbe
   return Error(ErrorCode::kCorrupt, device_.name() + ": the parents of a directory form a loop; run fsck.tarnfs");
 }
 
-Status Engine::check_rename(Operation& op, const RenameParties& parties,
-                            RenameMode mode) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
-  const auto still_named = [&](const InodePtr& directory, std::string_view name,
-                               const InodePtr& inode) -> Result<bool> {
-    InodeDirectoryPages pages(*this, op, *directory);
-    TARNFS_ASSIGN(const auto found, find_entry(pages, superblock_.name_hash_seed, name));
-    return found ? inode != nullptr && found->inode == inode->number : inode == nullptr;
-  };
-  TARNFS_ASSIGN(const bool source_same, still_named(parties.from, parties.from_name, parties.source));
-  TARNFS_ASSIGN(const bool target_same, still_named(parties.to, parties.to_name, parties.target));
-  if (!source_same || !target_same || parties.source->deleted) return Error(ErrorCode::kNotFound);
+// Whether they may; that they still have these names is seen when the names are changed.
+Status Engine::check_rename(const RenameParties& parties, RenameMode mode) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+  if (parties.source->deleted) return Error(ErrorCode::kNotFound);
   const InodeRecord& source = parties.source->record;
   const std::uint32_t frozen_flags =
       source.flags | parties.from->record.flags | (parties.target != nullptr ? parties.target->record.flags : 0);
@@ -86,15 +87,16 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties,
   InodeDirectoryPages from_pages(*this, op, from);
   InodeDirectoryPages other_pages(*this, op, to);
   InodeDirectoryPages& to_pages = &from == &to ? from_pages : other_pages;
-  if (left == nullptr) {
-    TARNFS_TRY(remove_entry(from_pages, seed, parties.from_name));
-  } else {
-    TARNFS_TRY(replace_entry(from_pages, seed, parties.from_name, left->number, left->node.mode & S_IFMT));
-  }
+  const auto old_name =
+      left == nullptr ? remove_entry(from_pages, seed, parties.from_name)
+                      : replace_entry(from_pages, seed, parties.from_name, left->number, left->node.mode & S_IFMT);
+  TARNFS_TRY(named_as_found(old_name, source));
   if (parties.target != nullptr) {
-    TARNFS_TRY(replace_entry(to_pages, seed, parties.to_name, source.number, type));
+    TARNFS_TRY(named_as_found(replace_entry(to_pages, seed, parties.to_name, source.number, type), *parties.target));
   } else {
-    TARNFS_TRY(insert_entry(to_pages, seed, parties.to_name, source.number, type));
+    const auto inserted = insert_entry(to_pages, seed, parties.to_name, source.number, type);
+    if (!inserted.ok() && inserted.error().code() == ErrorCode::kExists) return Error(ErrorCode::kNotFound);
+    TARNFS_TRY(inserted);
   }
   for (Inode* inode : {&from, &to, &source}) begin_change(op, *inode);
   from_pages.commit(from);
@@ -140,8 +142,12 @@ Status Engine::exchange_locked(Operation& op, const RenameParties& parties) TARN
   InodeDirectoryPages from_pages(*this, op, from);
   InodeDirectoryPages other_pages(*this, op, to);
   InodeDirectoryPages& to_pages = &from == &to ? from_pages : other_pages;
-  TARNFS_TRY(replace_entry(from_pages, seed, parties.from_name, target.number, target.record.mode & S_IFMT));
-  TARNFS_TRY(replace_entry(to_pages, seed, parties.to_name, source.number, source.record.mode & S_IFMT));
+  const auto replace = [&](InodeDirectoryPages& pages, std::string_view name, const Inode& before,
+                           const Inode& after) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+    return named_as_found(replace_entry(pages, seed, name, after.number, after.record.mode & S_IFMT), before);
+  };
+  TARNFS_TRY(replace(from_pages, parties.from_name, source, target));
+  TARNFS_TRY(replace(to_pages, parties.to_name, target, source));
   for (Inode* inode : {&from, &to, &source, &target}) begin_change(op, *inode);
   from_pages.commit(from);
   if (&from != &to) to_pages.commit(to);
@@ -190,7 +196,7 @@ Status Engine::rename_or_leave(InodeNumber from, std::string_view from_name, Ino
       if (below_target) return Error(mode == RenameMode::kExchange ? ErrorCode::kInvalid : ErrorCode::kNotEmpty);
     }
     const InodeLocks locks({parties.from, parties.to, parties.source, parties.target});
-    TARNFS_TRY(check_rename(op, parties, mode));
+    TARNFS_TRY(check_rename(parties, mode));
     if (mode == RenameMode::kExchange) return exchange_locked(op, parties);
     TARNFS_TRY(left == nullptr ? replace_locked(op, parties) : replace_leaving(op, parties, *left));
     if (parties.target != nullptr && is_orphan(parties.target->number) && lookups_.is_zero(parties.target->number)) {

@@ -23,6 +23,13 @@ class InodeLocks {
     count_ = std::unique(inodes_.begin(), end) - inodes_.begin();
     for (std::ptrdiff_t i = 0; i < count_; ++i) inodes_.at(static_cast<std::size_t>(i))->mutex.lock();
   }
+  // Locks one more if it comes behind all others in the order. False: it does not, and is not locked.
+  bool add(const InodePtr& inode) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
+    if (count_ > 0 && inode->number <= inodes_.at(static_cast<std::size_t>(count_ - 1))->number) return false;
+    inodes_.at(static_cast<std::size_t>(count_++)) = inode.get();
+    inode->mutex.lock();
+    return true;
+  }
   ~InodeLocks() TARNFS_NO_THREAD_SAFETY_ANALYSIS {
     for (std::ptrdiff_t i = count_; i-- > 0;) inodes_.at(static_cast<std::size_t>(i))->mutex.unlock();
   }
