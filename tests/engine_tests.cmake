@@ -1,4 +1,5 @@
 tarnfs_unit_test(block_cache_test LINKS common fs/storage)
+tarnfs_unit_test(inode_memory_test LINKS common fs/engine)
 tarnfs_unit_test(engine_test LINKS common fs/storage fs/engine fs/check)
 tarnfs_unit_test(engine_model_test LINKS common fs/storage fs/engine fs/check)
 tarnfs_unit_test(engine_review_test LINKS common fs/storage fs/engine fs/check)

@@ -320,6 +320,7 @@ void ConsistencyPoint::install() {
       orphans_left.emplace_back(inodes_[i]->number, engine.blocks_left_of_orphan(*inodes_[i]));
     }
   }
+  inodes_.clear();  // so that those that are clean now are in nobody's use
   if (orphans_changed_) engine.inodes_.erase(kOrphanFile);
   if (shares_changed_) engine.shares_->install();
   engine.writer_->forget_written();

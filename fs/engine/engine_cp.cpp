@@ -36,6 +36,9 @@ void Engine::run_cp_thread() {
     cp_served_ = ticket;
     cp_wanted_soon_ = cp_wanted_soon_ || (more_to_cut && !stopped_);
     cp_changed_.notify_all();
+    cp_mutex_.unlock();
+    inodes_.shrink();  // when nobody waits for it
+    cp_mutex_.lock();
   }
   cp_changed_.notify_all();
   cp_mutex_.unlock();

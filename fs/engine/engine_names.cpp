@@ -119,7 +119,7 @@ Result<InodeNumber> Engine::take_numbers(Operation& op, NodeDraft& draft) {
 InodePtr Engine::make_drafted(Operation& op, const NodeDraft& draft, const NewNode& node, InodeNumber number) {
   InodeRecord record = draft.record;
   record.number = number.value;
-  InodePtr inode = inodes_.insert(std::make_shared<Inode>(record));
+  InodePtr inode = inodes_.insert_new(std::make_shared<Inode>(record));
   WriteLock lock(inode->mutex);
   begin_change(op, *inode);
   if (S_ISLNK(record.mode) && record.layout != kInodeInlineTarget) {

@@ -66,7 +66,7 @@ Status Engine::store_xattrs(Operation& op, Inode& inode, const XattrSet& set, In
     record.link_count = 1;
     record.flags = kInodeFlagAttributes;
     record.parent = inode.number.value;
-    attributes = inodes_.insert(std::make_shared<Inode>(record));
+    attributes = inodes_.insert_new(std::make_shared<Inode>(record));
     inode.record.xattr_inode = record.number;
   }
   WriteLock lock(attributes->mutex);

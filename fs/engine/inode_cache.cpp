@@ -23,6 +23,25 @@ InodePtr InodeCache::insert(const InodePtr& inode) {
   return entry->inode;
 }
 
+InodePtr InodeCache::insert_new(const InodePtr& inode) {
+  Shard& shard = shard_of(inode->number);
+  MutexLock lock(shard.mutex);
+  const auto [entry, added] = shard.inodes.put(inode->number.value);
+  if (added) entry->inode = inode;
+  return entry->inode;
+}
+
+void InodeCache::shrink() {
+  for (Shard& shard : shards_) {
+    for (std::size_t looked_at_slots = 0;;) {
+      Victims victims;  // destroyed under no lock
+      MutexLock lock(shard.mutex);
+      if (shard.inodes.size() <= per_shard_max_ || looked_at_slots >= shard.inodes.slot_count()) break;
+      looked_at_slots += evict_some(shard, victims);
+    }
+  }
+}
+
 void InodeCache::erase(InodeNumber number) {
   Shard& shard = shard_of(number);
   MutexLock lock(shard.mutex);
@@ -36,11 +55,13 @@ void InodeCache::clear() {
   }
 }
 
-// Looks at the next few inodes and drops those that only the cache refers to. Free slots cost next to nothing.
-void InodeCache::evict_some(Shard& shard, Victims& victims) {
+// Looks at the next few inodes and drops those that only the cache refers to. Free slots cost next to nothing. Returns
+// how many slots it went on.
+std::size_t InodeCache::evict_some(Shard& shard, Victims& victims) {
   constexpr std::size_t kSlotsMax = 16 * kLookedAtOnce;
   std::size_t looked_at = 0;
-  for (std::size_t i = 0; i < kSlotsMax && looked_at < victims.size(); ++i) {
+  std::size_t slots = 0;
+  for (; slots < kSlotsMax && looked_at < victims.size(); ++slots) {
     auto& slot = shard.inodes.slot_at(shard.hand++ % shard.inodes.slot_count());
     if (slot.key == 0) continue;
     ++looked_at;
@@ -49,6 +70,7 @@ void InodeCache::evict_some(Shard& shard, Victims& victims) {
     victim = slot.value.inode;
     shard.inodes.erase(slot.key);
   }
+  return slots;
 }
 
 }  // namespace tarnfs

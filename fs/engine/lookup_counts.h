@@ -6,6 +6,7 @@
 // Thread safety: any thread.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -21,44 +22,53 @@ class LookupCounts {
   void add(InodeNumber inode) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    ++*shard.counts.put(inode.value).first;
+    ++(*shard.groups.put(group_of(inode)).first)[inode.value % kNeighbours];
   }
   // Returns true when the count is zero now.
   bool subtract(InodeNumber inode, std::uint64_t count) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    std::uint64_t* const found = shard.counts.find(inode.value);
-    if (found != nullptr && *found > count) {
-      *found -= count;
-      return false;
-    }
-    shard.counts.erase(inode.value);
+    Group* const group = shard.groups.find(group_of(inode));
+    if (group == nullptr) return true;
+    std::uint64_t& counted = (*group)[inode.value % kNeighbours];
+    counted -= std::min(counted, count);
+    if (counted != 0) return false;
+    if (*group == Group{}) shard.groups.erase(group_of(inode));
     return true;
   }
   bool is_zero(InodeNumber inode) {
     Shard& shard = shard_of(inode);
     MutexLock lock(shard.mutex);
-    return shard.counts.find(inode.value) == nullptr;
+    const Group* const group = shard.groups.find(group_of(inode));
+    return group == nullptr || (*group)[inode.value % kNeighbours] == 0;
   }
   // All that are held at some moment during the call.
   std::vector<InodeNumber> held() {
     std::vector<InodeNumber> numbers;
     for (Shard& shard : shards_) {
       MutexLock lock(shard.mutex);
-      for (std::size_t i = 0; i < shard.counts.slot_count(); ++i) {
-        if (const std::uint64_t key = shard.counts.slot_at(i).key; key != 0) numbers.push_back(InodeNumber{key});
+      for (std::size_t i = 0; i < shard.groups.slot_count(); ++i) {
+        const auto& slot = shard.groups.slot_at(i);
+        for (std::uint64_t k = 0; slot.key != 0 && k < kNeighbours; ++k) {
+          if (slot.value[k] != 0) numbers.push_back(InodeNumber{(slot.key - 1) * kNeighbours + k});
+        }
       }
     }
     return numbers;
   }
 
  private:
+  // Inodes with numbers beside each other are mostly made, and often looked for, one after the other.
+  static constexpr std::uint64_t kNeighbours = 4;
+  using Group = std::array<std::uint64_t, kNeighbours>;
+
   static constexpr std::size_t kShards = 64;
   struct Shard {
     Mutex mutex;
-    FlatMap<std::uint64_t> counts TARNFS_GUARDED_BY(mutex);
+    FlatMap<Group> groups TARNFS_GUARDED_BY(mutex);  // each has a count that is not zero
   };
-  Shard& shard_of(InodeNumber inode) { return shards_[inode.value % kShards]; }
+  static std::uint64_t group_of(InodeNumber inode) { return inode.value / kNeighbours + 1; }
+  Shard& shard_of(InodeNumber inode) { return shards_[inode.value / kNeighbours % kShards]; }
   std::array<Shard, kShards> shards_;
 };
 
