@@ -146,10 +146,10 @@ void Engine::put_page(Operation& op, Inode& inode, std::uint64_t index, PageRef 
   if (first_in_group) charge_path(op, inode, index);
 }
 
-// Changes one entry in the page `index` of a directory. `page` is what it is now: a page of the open generation, which is
-// changed in place; or the clean one of `block`, which becomes that page, because nobody will ask for the block again;
-// or, with a hole for `block`, any other one, such as a page that a consistency point is about to write. Whoever else
-// has the page keeps it as it was.
+// Changes one entry in the page `index` of a directory. `page` is what it is now: a page of the open generation, which
+// is changed in place; or the clean one of `block`, which becomes that page, because nobody will ask for the block
+// again; or, with a hole for `block`, any other one, such as a page that a consistency point is about to write. Whoever
+// else has the page keeps it as it was.
 void Engine::edit_page(Operation& op, Inode& directory, std::uint64_t index, PageRef page, const BlockPointer& block,
                        const LeafEdit& edit) {
   if (PageRef* const open = directory.open.pages.find(index)) {
