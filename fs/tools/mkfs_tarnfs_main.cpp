@@ -24,6 +24,7 @@ struct Arguments {
   std::string label;
   std::string journal_size;
   bool force = false;
+  bool keeps_storage = false;
   std::string image;
 };
 
@@ -66,6 +67,8 @@ Status make_volume(const Arguments& arguments) {
   TARNFS_ASSIGN(const std::uint64_t size_blocks, size_blocks_of(arguments, exists ? &found : nullptr));
   TARNFS_TRY(make_room(arguments));
   TARNFS_ASSIGN(const auto device, FileBlockDevice::create(arguments.image, size_blocks));
+  // Where storage cannot be given back the volume is as good without it.
+  if (exists && !arguments.keeps_storage) (void)device->discard(Address{0}, device->size_blocks());
   FormatOptions options;
   options.label = arguments.label;
   options.root_uid = ::geteuid();
@@ -93,6 +96,7 @@ int main(int argc, char** argv) {
   line.option("-L,--label", arguments.label, "LABEL", "a name for people, at most 63 bytes");
   line.option("-J,--journal", arguments.journal_size, "SIZE", "of the journal, 256K to 64M, or 0 for none");
   line.flag("-f,--force", arguments.force, "replace a file system or other known content");
+  line.flag("-K,--nodiscard", arguments.keeps_storage, "keep the storage below that IMAGE has taken before");
   line.argument("IMAGE", arguments.image, "a file or block device; a file is created sparse");
   if (const auto code = line.parse(argc, argv)) return *code;
   if (arguments.label.size() > kLabelMaxBytes) {

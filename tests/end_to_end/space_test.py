@@ -320,13 +320,17 @@ class Resize(TarnTest):
         volume.unmount()
         self.assert_clean(image)
 
-    def test_a_block_device_that_has_become_larger(self):
-        image = self.make_volume(size="32M")
+    def loop_device(self, image):
         made = run("losetup", "--find", "--show", image, expect=None)
         if made.returncode != 0:
             self.skipTest("no loop devices here")
         device = Path(made.stdout.strip())
         self.addCleanup(run, "losetup", "--detach", device)
+        return device
+
+    def test_a_block_device_that_has_become_larger(self):
+        image = self.make_volume(size="32M")
+        device = self.loop_device(image)
         volume = self.mount(device)
         (volume.mountpoint / "file").write_text("kept")
         refused = tarn("resize", "--size", "64M", volume.mountpoint, expect=1)
@@ -346,6 +350,19 @@ class Resize(TarnTest):
         self.assertEqual((volume.mountpoint / "file").read_text(), "kept")
         self.assertEqual(volume.status()["size_bytes"], 96 * MIB)
         volume.unmount()
+
+    def test_a_new_volume_gives_back_what_the_old_content_took(self):
+        for kind in ("file", "device"):
+            with self.subTest(kind=kind):
+                image = self.directory / f"{kind}.tarnfs"
+                image.write_bytes(self.random.randbytes(64 * MIB))
+                place = self.loop_device(image) if kind == "device" else image
+                run(program("mkfs.tarnfs"), "-K", place)
+                self.assertGreater(image.stat().st_blocks * 512, 60 * MIB)
+                run(program("mkfs.tarnfs"), "-f", place)
+                self.assertLess(image.stat().st_blocks * 512, 8 * MIB)
+                self.assertEqual(image.stat().st_size, 64 * MIB)
+                self.assert_clean(place)
 
     def test_a_file_system_below_that_is_full(self):
         disk = self.make_directory("disk")
