@@ -95,8 +95,9 @@ Status Engine::replace_locked(Operation& op, const RenameParties& parties,
     TARNFS_TRY(named_as_found(replace_entry(to_pages, seed, parties.to_name, source.number, type), *parties.target));
   } else {
     const auto inserted = insert_entry(to_pages, seed, parties.to_name, source.number, type);
-    if (!inserted.ok() && inserted.error().code() == ErrorCode::kExists) return Error(ErrorCode::kNotFound);
-    TARNFS_TRY(inserted);
+    if (!inserted.ok()) {
+      return inserted.error().code() == ErrorCode::kExists ? Error(ErrorCode::kNotFound) : inserted.error();
+    }
   }
   for (Inode* inode : {&from, &to, &source}) begin_change(op, *inode);
   from_pages.commit(from);

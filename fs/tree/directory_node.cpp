@@ -81,9 +81,9 @@ class LeafAppender {
   DirectoryPageHeader header_;
 };
 
-// Writes to `fresh` what is in the page, without the waste in its heap. False when an entry is damaged.
+// Writes to `fresh`, which is all zero, what is in the page, without the waste in its heap. False when an entry is
+// damaged.
 bool compact(DirectoryPageBytes page, MutableDirectoryPageBytes fresh) {
-  std::memset(fresh.data(), 0, kBlockSize);
   LeafAppender appender(fresh);
   if (!appender.append_all(page)) return false;
   appender.finish();
@@ -114,14 +114,14 @@ NodeOutcome outcome_of_insert(DirectoryPageBytes page, const DirectoryPageHeader
     return NodeOutcome::kFull;
   }
   if (gap_bytes(header) >= needed) return NodeOutcome::kDone;
-  std::array<std::byte, kBlockSize> fresh;
+  std::array<std::byte, kBlockSize> fresh{};
   if (!compact(page, fresh)) return NodeOutcome::kDamaged;
   return gap_bytes(directory_header_of(fresh)) >= needed ? NodeOutcome::kDone : NodeOutcome::kDamaged;
 }
 
 void insert_into_leaf(MutableDirectoryPageBytes page, unsigned slot, const LeafEntry& entry) {
   if (gap_bytes(directory_header_of(page)) < leaf_entry_bytes(entry.name.size())) {
-    std::array<std::byte, kBlockSize> fresh;
+    std::array<std::byte, kBlockSize> fresh{};
     TARNFS_ASSERT(compact(page, fresh));
     std::memcpy(page.data(), fresh.data(), kBlockSize);
   }

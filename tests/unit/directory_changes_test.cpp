@@ -187,6 +187,7 @@ TEST_CASE("threads that move and remove the same names leave a whole volume") {
     }
   };
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&, thread] {
       std::mt19937_64 random(seed + static_cast<std::uint64_t>(thread));
