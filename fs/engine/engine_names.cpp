@@ -300,8 +300,7 @@ Status Engine::remove_name(InodeNumber parent, std::string_view name, bool direc
 // kNotFound when the name is another inode's by now.
 Status Engine::remove_locked(Operation& op, Inode& directory, Inode& inode, std::string_view name) {
   InodeDirectoryPages pages(*this, op, directory);
-  TARNFS_ASSIGN(const DirectoryRecord removed, remove_entry(pages, superblock_.name_hash_seed, name));
-  if (removed.inode != inode.number) return Error(ErrorCode::kNotFound);
+  TARNFS_TRY(named_as_found(remove_entry(pages, superblock_.name_hash_seed, name), inode));
   commit_removal(op, directory, inode, pages, name);
   return {};
 }

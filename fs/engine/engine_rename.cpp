@@ -8,17 +8,8 @@
 #include "fs/tree/directory.h"
 
 namespace tarnfs {
-namespace {
 
-// `changed` is what a name was when it was changed under the locks; kNotFound when that was not `inode`.
-Status named_as_found(const Result<DirectoryRecord>& changed, const Inode& inode) {
-  if (!changed.ok()) return changed.error();
-  return changed->inode == inode.number ? Status() : Error(ErrorCode::kNotFound);
-}
-
-}  // namespace
-
-// Finds who takes part, without locks: rename() looks again once it holds them.
+// Finds who takes part, without locks: that they still have these names is seen when the names are changed.
 Result<Engine::RenameParties> Engine::find_parties(Operation& op, InodeNumber from, std::string_view from_name,
                                                    InodeNumber to, std::string_view to_name) {
   RenameParties parties;
@@ -50,7 +41,7 @@ Result<bool> Engine::is_ancestor(Operation& op, InodeNumber ancestor, InodeNumbe
   return Error(ErrorCode::kCorrupt, device_.name() + ": the parents of a directory form a loop; run fsck.tarnfs");
 }
 
-// Whether they may; that they still have these names is seen when the names are changed.
+// Whether they may.
 Status Engine::check_rename(const RenameParties& parties, RenameMode mode) TARNFS_NO_THREAD_SAFETY_ANALYSIS {
   if (parties.source->deleted) return Error(ErrorCode::kNotFound);
   const InodeRecord& source = parties.source->record;

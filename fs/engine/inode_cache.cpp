@@ -18,14 +18,16 @@ InodePtr InodeCache::insert(const InodePtr& inode) {
   Shard& shard = shard_of(inode->number);
   MutexLock lock(shard.mutex);
   if (shard.inodes.size() >= per_shard_max_) evict_some(shard, victims);
-  const auto [entry, added] = shard.inodes.put(inode->number.value);
-  if (added) entry->inode = inode;
-  return entry->inode;
+  return add(shard, inode);
 }
 
 InodePtr InodeCache::insert_new(const InodePtr& inode) {
   Shard& shard = shard_of(inode->number);
   MutexLock lock(shard.mutex);
+  return add(shard, inode);
+}
+
+InodePtr InodeCache::add(Shard& shard, const InodePtr& inode) {
   const auto [entry, added] = shard.inodes.put(inode->number.value);
   if (added) entry->inode = inode;
   return entry->inode;

@@ -52,6 +52,7 @@ class InodeCache {
     std::size_t hand TARNFS_GUARDED_BY(mutex) = 0;  // the slot that is looked at next
   };
   Shard& shard_of(InodeNumber number) { return shards_[number.value % kShards]; }
+  static InodePtr add(Shard& shard, const InodePtr& inode) TARNFS_REQUIRES(shard.mutex);
   static std::size_t evict_some(Shard& shard, Victims& victims) TARNFS_REQUIRES(shard.mutex);
 
   const std::size_t per_shard_max_;

@@ -95,4 +95,10 @@ class InodeDirectoryPages final : public DirectoryPages {
   std::pair<std::uint64_t, BlockPointer> block_read_;  // the page that was read last of those that are clean
 };
 
+// `changed` is what a name was when it was changed under the locks; kNotFound when that was not `inode`.
+inline Status named_as_found(const Result<DirectoryRecord>& changed, const Inode& inode) {
+  if (!changed.ok()) return changed.error();
+  return changed->inode == inode.number ? Status() : Error(ErrorCode::kNotFound);
+}
+
 }  // namespace tarnfs

@@ -205,6 +205,14 @@ class TarnTest(unittest.TestCase):
         run(program("mkfs.tarnfs"), "-s", size, image)
         return image
 
+    def loop_device(self, image):
+        made = run("losetup", "--find", "--show", image, expect=None)
+        if made.returncode != 0:
+            self.skipTest("no loop devices here")
+        device = Path(made.stdout.strip())
+        self.addCleanup(run, "losetup", "--detach", device)
+        return device
+
     def mount(self, image, name="mount", options="", mirror=None, started=True):
         """Mounts an image; `mirror` is a port. Returns when the daemon has started, or else when there is the mount."""
         transport = os.environ.get("TARNFS_TEST_IO_URING", "auto")

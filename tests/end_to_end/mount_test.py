@@ -84,11 +84,7 @@ class OnABlockDevice(TarnTest):
     def setUp(self):
         super().setUp()
         self.image = self.make_volume(size="64M")
-        made = run("losetup", "--find", "--show", self.image, expect=None)
-        if made.returncode != 0:
-            self.skipTest("no loop devices here")
-        self.device = Path(made.stdout.strip())
-        self.addCleanup(run, "losetup", "--detach", self.device)
+        self.device = self.loop_device(self.image)
 
     def claim(self):
         return os.open(self.device, os.O_RDONLY | os.O_EXCL)
@@ -189,11 +185,7 @@ class Helpers(TarnTest):
         self.assertIsNone(mount_entry(self.mountpoint))
 
     def test_a_block_device(self):
-        made = run("losetup", "--find", "--show", self.image, expect=None)
-        if made.returncode != 0:
-            self.skipTest("no loop devices here")
-        device = made.stdout.strip()
-        self.addCleanup(run, "losetup", "--detach", device)
+        device = self.loop_device(self.image)
         second = self.make_directory("second")
         run("mount", "-t", "tarnfs", "-o", "cp_interval=3600", device, self.mountpoint)
         (self.mountpoint / "file").write_text("content")
@@ -315,8 +307,7 @@ class Helpers(TarnTest):
         run("umount", self.mountpoint)
 
     def test_what_is_write_protected_is_mounted_read_only(self):
-        device = run("losetup", "--find", "--show", self.image).stdout.strip()
-        self.addCleanup(run, "losetup", "-d", device)
+        device = self.loop_device(self.image)
         run("blockdev", "--setro", device)
         result = run("mount", "-t", "fuseblk.tarnfs", device, self.mountpoint)
         self.assertIn("write-protected, mounted read-only", result.stderr)

@@ -320,14 +320,6 @@ class Resize(TarnTest):
         volume.unmount()
         self.assert_clean(image)
 
-    def loop_device(self, image):
-        made = run("losetup", "--find", "--show", image, expect=None)
-        if made.returncode != 0:
-            self.skipTest("no loop devices here")
-        device = Path(made.stdout.strip())
-        self.addCleanup(run, "losetup", "--detach", device)
-        return device
-
     def test_a_block_device_that_has_become_larger(self):
         image = self.make_volume(size="32M")
         device = self.loop_device(image)

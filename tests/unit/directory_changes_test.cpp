@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <array>
-#include <map>
 #include <random>
 #include <set>
 #include <string>
