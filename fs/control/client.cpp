@@ -12,7 +12,9 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
+
+#include "fs/control/daemon_process.h"
+#include "fs/control/mount_table.h"
 
 namespace tarnfs {
 namespace {
@@ -109,15 +111,9 @@ Result<FoundDaemon> daemon_at(const std::string& socket_path) {
 }
 
 std::vector<FoundDaemon> all_daemons(const std::string& directory) {
-  std::vector<std::string> paths;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
-    if (entry.path().extension() == ".sock") paths.push_back(entry.path().string());
-  }
-  std::sort(paths.begin(), paths.end());
   std::vector<FoundDaemon> daemons;
-  for (const std::string& path : paths) {
-    auto found = daemon_at(path);
+  for (const DaemonProcess& process : daemon_processes(directory)) {
+    auto found = daemon_at(process.socket_path);
     if (found.ok()) daemons.push_back(std::move(*found));
   }
   return daemons;
@@ -127,8 +123,15 @@ Result<FoundDaemon> daemon_of(const std::string& target, const std::string& dire
   if (is_socket(target)) return daemon_at(target);
   auto canonical = canonical_path(target);
   if (!canonical.ok()) return canonical.error();
-  for (FoundDaemon& found : all_daemons(directory)) {
-    if (found.status.mountpoint == *canonical || found.status.image == *canonical) return std::move(found);
+  const auto mounted = tarnfs_mount_at(read_mount_table(), *canonical);
+  const std::string image = mounted ? mounted->source : *canonical;
+  std::vector<DaemonProcess> processes = daemon_processes(directory);
+  std::stable_partition(processes.begin(), processes.end(),
+                        [&](const DaemonProcess& process) { return has_open(process.pid, image); });
+  for (const DaemonProcess& process : processes) {
+    auto found = daemon_at(process.socket_path);
+    if (!found.ok()) continue;
+    if (found->status.mountpoint == *canonical || found->status.image == *canonical) return std::move(*found);
   }
   return Error(ErrorCode::kNotFound,
                target + " is no mountpoint, image or control socket of a running tarnfs daemon; see tarn status");

@@ -39,7 +39,7 @@ struct FoundDaemon {
 Result<FoundDaemon> daemon_at(const std::string& socket_path);
 // All daemons with a socket in `directory` that answer; others are left out.
 std::vector<FoundDaemon> all_daemons(const std::string& directory);
-// The daemon of a mountpoint, an image or a socket.
+// The daemon of a mountpoint, an image or a socket. Who has the image open is asked before others, which may hang.
 Result<FoundDaemon> daemon_of(const std::string& target, const std::string& directory);
 
 // The absolute path without symbolic links, found without asking a file system that is mounted there. kNotFound.

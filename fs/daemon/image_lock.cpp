@@ -68,7 +68,7 @@ Result<std::unique_ptr<FileBlockDevice>> open_image(const std::string& path, Dev
     if (device.ok() || device.error().code() != ErrorCode::kBusy) return device;
     for (const MountEntry& entry : read_mount_table()) {
       if (entry.source != path) continue;
-      return Error(ErrorCode::kBusy, path + " is mounted on " + entry.mountpoint + "; unmount it first");
+      return Error(ErrorCode::kBusy, path + " is mounted on " + entry.mountpoint + " already; unmount it first");
     }
     if (std::chrono::steady_clock::now() >= deadline) return device;
     wait_for_lock(path, mode, deadline);

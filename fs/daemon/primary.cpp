@@ -57,10 +57,18 @@ Status Primary::start() {
   if (!mount_ended_) return Error(ErrorCode::kIo, std::string("make an eventfd: ") + std::strerror(errno));
   const DeviceMode mode = options_.read_only ? DeviceMode::kReadOnlyAtFirst : DeviceMode::kReadWrite;
   TARNFS_ASSIGN(device_, open_image(image_, mode, kImagePatience));
+  TARNFS_TRY(check_place());
   TARNFS_TRY(make_mirrors());
   TARNFS_TRY(open_volume());
   TARNFS_TRY(start_control());
   return start_mount();
+}
+
+// Readers share an image: that it is open keeps nobody from mounting it at the same place once more.
+Status Primary::check_place() const {
+  const auto there = tarnfs_mount_at(read_mount_table(), mountpoint_);
+  if (!there || there->source != image_) return {};
+  return Error(ErrorCode::kBusy, image_ + " is mounted on " + mountpoint_ + " already");
 }
 
 Status Primary::make_mirrors() {

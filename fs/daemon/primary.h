@@ -43,6 +43,7 @@ class Primary {
   Status run(const Descriptor& signals);
 
  private:
+  Status check_place() const;
   Status make_mirrors();
   Status open_volume();
   Status start_control();

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "fs/engine/engine.h"
+#include "fs/tree/directory.h"
 #include "fs/tree/directory_pages.h"
 
 namespace tarnfs {

@@ -1,18 +1,12 @@
 #include "fs/tools/mount_helper.h"
 
 #include <spawn.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cctype>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "fs/tools/remount.h"
 
@@ -20,19 +14,6 @@ namespace tarnfs {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_number(const std::string& text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
-}
-
-bool has_open(const fs::path& process, const std::string& path) {
-  std::error_code failed;
-  for (const auto& entry : fs::directory_iterator(process / "fd", failed)) {
-    std::error_code unreadable;
-    if (fs::read_symlink(entry.path(), unreadable) == path && !unreadable) return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -75,20 +56,6 @@ Result<int> run_and_wait(const std::vector<std::string>& words) {
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-Descriptor process_with_open_file(std::string_view program, const std::string& path) {
-  std::vector<pid_t> found;
-  std::error_code failed;
-  for (const auto& entry : fs::directory_iterator("/proc", failed)) {
-    const std::string number = entry.path().filename().string();
-    if (!is_number(number)) continue;
-    std::string name;
-    std::getline(std::ifstream(entry.path() / "comm"), name);
-    if (name == program && has_open(entry.path(), path)) found.push_back(static_cast<pid_t>(std::stol(number)));
-  }
-  if (found.size() != 1) return {};
-  return Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, found.front(), 0)));
 }
 
 }  // namespace tarnfs

@@ -7,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "common/descriptor.h"
 #include "common/result.h"
 
 namespace tarnfs {
@@ -19,8 +18,5 @@ std::vector<std::string> candidates_for(std::string_view name);
 // Runs a program found in PATH and waits for it; it tells its own errors. Its exit code; 128 when a signal ended it.
 // kUnsupported when it cannot be run.
 Result<int> run_and_wait(const std::vector<std::string>& words);
-// A descriptor that becomes readable when the process of this program that has `path` open is gone; none when there is
-// no such process, or more than one.
-Descriptor process_with_open_file(std::string_view program, const std::string& path);
 
 }  // namespace tarnfs

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "fs/control/client.h"
 #include "fs/control/command_line.h"
+#include "fs/control/mount_table.h"
 #include "fs/tools/mount_helper.h"
 #include "fs/tools/remount.h"
 
@@ -45,14 +47,21 @@ int call_tarnfs(const Arguments& arguments, const std::string& given) {
                       Error(ErrorCode::kNotFound, "tarnfs is not installed; put it next to " + std::string(kProgram)));
 }
 
+bool is_mounted_on(const MountEntry& mounted, const std::string& directory) {
+  const auto path = canonical_path(directory);
+  if (!path.ok()) return false;
+  const auto there = tarnfs_mount_at(read_mount_table(), *path);
+  return there && there->source == mounted.source;
+}
+
 int mount(const Arguments& arguments) {
   std::string given;
   for (const std::string& list : arguments.options) given += (given.empty() ? "" : ",") + list;
   if (has_mount_option(given, "remount")) return tell(remount(arguments.directory, given));
-  if (const auto mounted = shareable_mount_of(arguments.image)) {
-    return tell(mount_again(*mounted, arguments.directory, given));
-  }
-  return call_tarnfs(arguments, given);
+  const auto mounted = shareable_mount_of(arguments.image);
+  // Whether it is still mounted at the same place tarnfs sees, later: who just called umount(8) gives it that time.
+  if (!mounted || is_mounted_on(*mounted, arguments.directory)) return call_tarnfs(arguments, given);
+  return tell(mount_again(*mounted, arguments.directory, given));
 }
 
 }  // namespace

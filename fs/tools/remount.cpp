@@ -139,10 +139,6 @@ std::optional<MountEntry> shareable_mount_of(const std::string& image) {
 
 Status mount_again(const MountEntry& mounted, const std::string& directory, const std::string& options) {
   TARNFS_ASSIGN(const std::string path, canonical_path(directory));
-  const auto there = tarnfs_mount_at(read_mount_table(), path);
-  if (there && there->source == mounted.source) {
-    return Error(ErrorCode::kBusy, mounted.source + " is mounted on " + path + " already");
-  }
   if (const auto kept = remount_flags_of(options, mounted.options); !kept.ok()) return kept.error().in(path);
   // A copy that belongs to nobody takes part in no propagation: what is mounted below one place is not below the other.
   const Descriptor copy(

@@ -8,6 +8,7 @@
 
 #include "fs/control/client.h"
 #include "fs/control/command_line.h"
+#include "fs/control/daemon_process.h"
 #include "fs/control/mount_table.h"
 #include "fs/tools/mount_helper.h"
 
@@ -36,13 +37,15 @@ Result<MountEntry> find_mount(const std::string& target) {
   return Error(ErrorCode::kInvalid, target + ": no tarnfs volume is mounted there");
 }
 
-// What tells that the daemon is gone; none when it stays, as that of a mirror does.
+// What tells that the daemon is gone; none when it stays, as that of a mirror does. No daemon is asked: until umount(2)
+// whoever mounts the volume again hears that it is mounted.
 Descriptor daemon_to_wait_for(const MountEntry& entry) {
-  for (FoundDaemon& found : all_daemons(default_control_directory())) {
-    if (found.status.mountpoint != entry.mountpoint || found.status.image != entry.source) continue;
-    return found.status.role == "primary" ? std::move(found.process) : Descriptor();
+  constexpr const char* kDaemon = "tarnfs";
+  for (DaemonProcess& daemon : daemon_processes(default_control_directory())) {
+    if (daemon.pid == 0 || !has_open(daemon.pid, entry.source)) continue;
+    return is_program(daemon.pid, kDaemon) ? std::move(daemon.process) : Descriptor();
   }
-  return process_with_open_file("tarnfs", entry.source);
+  return process_with_open_file(kDaemon, entry.source);
 }
 
 // Whoever is not root unmounts what is his through a program that is; it tells its own errors.

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -199,6 +200,34 @@ class Helpers(TarnTest):
         run("umount", self.mountpoint)
         self.assertEqual(daemons_of(device), [])
         self.assert_clean(device)
+
+    def test_daemons_of_other_volumes_hang(self):
+        """umount(8) and tarn asked all daemons, and waited five seconds for each that did not answer."""
+        others = [self.mount(self.make_volume(f"other{n}.tarnfs"), f"other{n}") for n in range(2)]
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        for other in others:
+            other.process.send_signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            harness.tarn("cp", self.mountpoint)
+            run("umount", self.mountpoint)
+            seconds = time.monotonic() - started
+        finally:
+            for other in others:
+                other.process.send_signal(signal.SIGCONT)
+        self.assertLess(seconds, 5)
+        self.assertEqual(daemons_of(self.image), [])
+        self.assert_clean(self.image)
+
+    def test_mounted_read_only_it_is_not_mounted_there_again(self):
+        for again in (["mount", "-t", "tarnfs", "-o", "ro"], [program("tarnfs"), "-o", "ro"]):
+            run("mount", "-t", "tarnfs", "-o", "ro", self.image, self.mountpoint)
+            result = run(*again, self.image, self.mountpoint, expect=None)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn("already", result.stderr)
+            run("umount", self.mountpoint)
+            self.assertIsNone(mount_entry(self.mountpoint))
+        self.assertEqual(daemons_of(self.image), [])
 
     def test_fstab(self):
         table = self.directory / "fstab"

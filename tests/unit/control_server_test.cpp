@@ -11,6 +11,7 @@
 
 #include "common/mutex.h"
 #include "fs/control/client.h"
+#include "fs/control/daemon_process.h"
 #include "fs/control/server.h"
 
 using namespace tarnfs;
@@ -312,4 +313,33 @@ TEST_CASE("a daemon is found by mountpoint, image and socket, and stale sockets 
   CHECK(!daemon_of(directory.at("missing"), sockets).ok());
   CHECK(!daemon_of(sockets + "/a-dead.sock", sockets).ok());
   CHECK(all_daemons(directory.at("missing")).empty());
+}
+
+TEST_CASE("processes of daemons are found without an answer") {
+  Directory directory;
+  { const auto dead = listen_at(directory.at("a-dead.sock")); }
+  const auto mute = listen_at(directory.at("mute.sock"));
+  std::ofstream(directory.at("no-socket")) << "x";
+  const auto found = daemon_processes(directory.path);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].socket_path == directory.at("mute.sock"));
+  CHECK(found[0].pid == ::getpid());
+  CHECK(found[0].process);
+}
+
+TEST_CASE("what a process has open and which program it is") {
+  Directory directory;
+  const std::string image = fs::canonical(directory.path) / "image";
+  std::ofstream opened(image);
+  std::string name;
+  std::getline(std::ifstream("/proc/self/comm"), name);
+  CHECK(has_open(::getpid(), image));
+  CHECK(!has_open(::getpid(), image + "2"));
+  CHECK(!has_open(0, image));
+  CHECK(is_program(::getpid(), name));
+  CHECK(!is_program(::getpid(), name.substr(1)));
+  CHECK(process_with_open_file(name, image));
+  CHECK(!process_with_open_file("another", image));
+  opened.close();
+  CHECK(!process_with_open_file(name, image));
 }
