@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +12,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "fs/control/daemon_process.h"
 #include "fs/control/mount_table.h"
 
 namespace tarnfs {
@@ -63,15 +61,6 @@ Error explain(const Error& error, const std::string& socket_path) {
   return Error(ErrorCode::kTimeout, "the daemon behind " + socket_path + " did not answer in time");
 }
 
-// The process on the other side, and a descriptor that tells when it is gone.
-void identify(const Descriptor& socket, FoundDaemon& found) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(socket.number(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
-  found.pid = peer.pid;
-  found.process = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, peer.pid, 0)));
-}
-
 bool is_socket(const std::string& path) {
   struct stat found {};
   return ::stat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode);
@@ -100,9 +89,7 @@ Result<std::string> ask_daemon(const std::string& socket_path, const ControlRequ
 
 Result<FoundDaemon> daemon_at(const std::string& socket_path) {
   TARNFS_ASSIGN(const Descriptor socket, connect_to(socket_path));
-  FoundDaemon found;
-  found.socket_path = socket_path;
-  identify(socket, found);
+  FoundDaemon found{process_behind(socket, socket_path), {}, {}};
   auto answer = ask(socket, {.command = "status", .arguments = {}}, kStatusTimeout);
   if (!answer.ok()) return explain(answer.error(), socket_path);
   found.status_json = std::move(*answer);

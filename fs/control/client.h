@@ -5,13 +5,12 @@
 // daemon itself answers.
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <string>
 #include <vector>
 
 #include "common/result.h"
+#include "fs/control/daemon_process.h"
 #include "fs/control/protocol.h"
 #include "fs/control/status_report.h"
 #include "fs/control/unix_socket.h"
@@ -27,10 +26,7 @@ std::string control_path_of(const std::string& directory, const std::string& vol
 Result<std::string> ask_daemon(const std::string& socket_path, const ControlRequest& request,
                                std::chrono::milliseconds timeout);
 
-struct FoundDaemon {
-  std::string socket_path;
-  pid_t pid = 0;       // as the kernel says
-  Descriptor process;  // a pidfd: readable once the process is gone
+struct FoundDaemon : DaemonProcess {
   std::string status_json;
   StatusReport status;
 };

@@ -34,6 +34,18 @@ Descriptor open_process(pid_t pid) {
 
 }  // namespace
 
+DaemonProcess process_behind(const Descriptor& socket, const std::string& socket_path) {
+  DaemonProcess daemon;
+  daemon.socket_path = socket_path;
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(socket.number(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+    daemon.pid = peer.pid;
+    daemon.process = open_process(peer.pid);
+  }
+  return daemon;
+}
+
 std::vector<DaemonProcess> daemon_processes(const std::string& directory) {
   std::vector<DaemonProcess> found;
   std::error_code failed;
@@ -41,15 +53,7 @@ std::vector<DaemonProcess> daemon_processes(const std::string& directory) {
     if (entry.path().extension() != ".sock") continue;
     const auto socket = connect_to(entry.path().string());
     if (!socket.ok()) continue;  // nobody's any more
-    DaemonProcess daemon;
-    daemon.socket_path = entry.path().string();
-    ucred peer{};
-    socklen_t size = sizeof peer;
-    if (::getsockopt(socket->number(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
-      daemon.pid = peer.pid;
-      daemon.process = open_process(peer.pid);
-    }
-    found.push_back(std::move(daemon));
+    found.push_back(process_behind(*socket, entry.path().string()));
   }
   std::sort(found.begin(), found.end(),
             [](const DaemonProcess& left, const DaemonProcess& right) { return left.socket_path < right.socket_path; });

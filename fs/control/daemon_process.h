@@ -20,6 +20,8 @@ struct DaemonProcess {
   Descriptor process;  // a pidfd: readable once the process is gone
 };
 
+// Who listens at `socket_path`, to which `socket` is connected.
+DaemonProcess process_behind(const Descriptor& socket, const std::string& socket_path);
 // Who listens at the sockets in `directory`, in the order of their names.
 std::vector<DaemonProcess> daemon_processes(const std::string& directory);
 

@@ -73,4 +73,9 @@ std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, 
   return *seen;
 }
 
+bool is_mounted_at(const std::string& image, const std::string& mountpoint) {
+  const auto seen = tarnfs_mount_at(read_mount_table(), mountpoint);
+  return seen && seen->source == image;
+}
+
 }  // namespace tarnfs

@@ -28,5 +28,7 @@ std::vector<MountEntry> read_mount_table();
 // The tarnfs mount of this image, or at this place.
 std::optional<MountEntry> tarnfs_mount_of(const std::vector<MountEntry>& table, const std::string& image);
 std::optional<MountEntry> tarnfs_mount_at(const std::vector<MountEntry>& table, const std::string& mountpoint);
+// Whether what is seen at `mountpoint` is this image; both paths are canonical.
+bool is_mounted_at(const std::string& image, const std::string& mountpoint);
 
 }  // namespace tarnfs

@@ -66,8 +66,7 @@ Status Primary::start() {
 
 // Readers share an image: that it is open keeps nobody from mounting it at the same place once more.
 Status Primary::check_place() const {
-  const auto there = tarnfs_mount_at(read_mount_table(), mountpoint_);
-  if (!there || there->source != image_) return {};
+  if (!is_mounted_at(image_, mountpoint_)) return {};
   return Error(ErrorCode::kBusy, image_ + " is mounted on " + mountpoint_ + " already");
 }
 

@@ -11,11 +11,8 @@
 #include "fs/tools/remount.h"
 
 namespace tarnfs {
-namespace {
 
 namespace fs = std::filesystem;
-
-}  // namespace
 
 std::string options_for_mount(const std::string& given, bool sloppy) {
   std::string options = given;

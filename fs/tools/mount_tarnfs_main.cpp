@@ -47,20 +47,14 @@ int call_tarnfs(const Arguments& arguments, const std::string& given) {
                       Error(ErrorCode::kNotFound, "tarnfs is not installed; put it next to " + std::string(kProgram)));
 }
 
-bool is_mounted_on(const MountEntry& mounted, const std::string& directory) {
-  const auto path = canonical_path(directory);
-  if (!path.ok()) return false;
-  const auto there = tarnfs_mount_at(read_mount_table(), *path);
-  return there && there->source == mounted.source;
-}
-
 int mount(const Arguments& arguments) {
   std::string given;
   for (const std::string& list : arguments.options) given += (given.empty() ? "" : ",") + list;
   if (has_mount_option(given, "remount")) return tell(remount(arguments.directory, given));
   const auto mounted = shareable_mount_of(arguments.image);
+  const auto place = canonical_path(arguments.directory);
   // Whether it is still mounted at the same place tarnfs sees, later: who just called umount(8) gives it that time.
-  if (!mounted || is_mounted_on(*mounted, arguments.directory)) return call_tarnfs(arguments, given);
+  if (!mounted || (place.ok() && is_mounted_at(mounted->source, *place))) return call_tarnfs(arguments, given);
   return tell(mount_again(*mounted, arguments.directory, given));
 }
 
