@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -43,6 +45,15 @@ int open_statistics(int own_policy) {
   return can_go_back(own_policy) ? ::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC) : -1;
 }
 
+// The C library registers each thread, for sched_getcpu(3), which asks the kernel from then on. rseq(2) compares the
+// length with that of the registration: glibc's is this one as long as the kernel has no longer one (linux/rseq.h).
+void leave_restartable_sequences() {
+  constexpr std::uint32_t kRegisteredBytes = 32;
+  if (__rseq_size == 0) return;
+  char* const area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  ::syscall(SYS_rseq, area, kRegisteredBytes, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+}
+
 }  // namespace
 
 RingThreadPolicy::Policy RingThreadPolicy::decide(std::uint64_t now_ns, std::uint64_t waited_ns,
@@ -75,7 +86,9 @@ RingThreadPolicy::Policy RingThreadPolicy::decide(std::uint64_t now_ns, std::uin
   return policy_;
 }
 
-RingThread::RingThread() : own_policy_(::sched_getscheduler(0)), statistics_(open_statistics(own_policy_)) {}
+RingThread::RingThread() : own_policy_(::sched_getscheduler(0)), statistics_(open_statistics(own_policy_)) {
+  leave_restartable_sequences();
+}
 
 RingThread::~RingThread() {
   if (statistics_ >= 0) ::close(statistics_);

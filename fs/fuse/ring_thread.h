@@ -1,18 +1,20 @@
-// The scheduling policy of a thread that serves a ring.
+// How a thread that serves a ring is switched to and from.
 //
-// Purpose: when a ring's thread answers, the kernel wakes the client while this thread still occupies their processor.
-// So the scheduler sends the client to an idle one, and waking that takes longer than all the rest of a request: 20 to
-// 30 of some 40 microseconds on a virtual machine. A processor that only runs threads of the policy SCHED_IDLE counts
-// as idle: the client stays where it is and takes over at once. Such a thread in turn gets next to nothing of a
-// processor that others want. So a ring's thread has that policy as long as it answers often by itself and does not
-// have to wait for others than its clients.
+// Purpose: each request costs two switches, and they more than all that is done for it in memory. When a ring's thread
+// answers, the kernel wakes the client while this thread still occupies their processor. So the scheduler sends the
+// client to an idle one, and waking that takes longer than all the rest of a request: 20 to 30 of some 40 microseconds
+// on a virtual machine. A processor that only runs threads of the policy SCHED_IDLE counts as idle: the client stays
+// where it is and takes over at once. Such a thread in turn gets next to nothing of a processor that others want. So a
+// ring's thread has that policy as long as it answers often by itself and does not have to wait for others than its
+// clients. And it leaves restartable sequences, for which the kernel writes into its memory at each switch.
 //
 // Invariants:
 //   1. A thread whose privileges do not let it go back to its own policy never leaves it.
 //   2. After a wait it keeps its own policy for a while, and for longer the sooner the next wait follows.
 //
 // Thread safety: belongs to one thread.
-// Errors: where the kernel does not tell how long threads wait for a processor, the policy stays as it is.
+// Errors: where the kernel does not tell how long threads wait for a processor, the policy stays as it is. A C library
+// that has registered restartable sequences in some other way than glibc keeps them.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,9 @@
 // When a ring's thread lets others have its processor, and when no longer.
 #include <doctest/doctest.h>
 #include <sched.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -90,4 +93,18 @@ TEST_CASE("a thread takes the policy and gives it back") {
     const sched_param none{};
     if (yielded) CHECK(::sched_setscheduler(0, own, &none) == 0);
   }).join();
+}
+
+TEST_CASE("a thread that answers requests has left restartable sequences, and still hears where it runs") {
+  if (__rseq_size == 0) return;  // this system has none
+  long registered = -1;
+  int processor = -1;
+  std::thread([&] {
+    RingThread::note_request();
+    processor = ::sched_getcpu();
+    char* const area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+    registered = ::syscall(SYS_rseq, area, 32, 0, RSEQ_SIG);  // EBUSY as long as it is registered
+  }).join();
+  CHECK(registered == 0);
+  CHECK(processor >= 0);
 }
