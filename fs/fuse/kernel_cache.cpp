@@ -345,10 +345,7 @@ bool KernelCache::touches_change(const Pages& pages) const {
   if (handed_out_.contains(pages.inode)) return true;
   const auto found = changed_pages_.find(pages.inode);
   if (found == changed_pages_.end()) return false;
-  const RangeSet& ranges = found->second;
-  if (ranges.contains(pages.first)) return true;
-  const auto next = ranges.ranges().upper_bound(pages.first);
-  return next != ranges.ranges().end() && next->first < pages.end;
+  return found->second.contains(pages.first) || found->second.next_inside(pages.first) < pages.end;
 }
 
 bool KernelCache::is_refilled(const Pages& pages) const {
