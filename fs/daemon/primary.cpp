@@ -64,10 +64,13 @@ Status Primary::start() {
   return start_mount();
 }
 
-// Readers share an image: that it is open keeps nobody from mounting it at the same place once more.
+// Readers share an image: that it is open keeps nobody from mounting it at the same place once more. One who may write
+// has it alone, so that the mount is what a dead daemon has left.
 Status Primary::check_place() const {
   if (!is_mounted_at(image_, mountpoint_)) return {};
-  return Error(ErrorCode::kBusy, image_ + " is mounted on " + mountpoint_ + " already");
+  const char* const state = options_.read_only ? "" : ", but its daemon is gone";
+  return Error(ErrorCode::kBusy, image_ + " is mounted on " + mountpoint_ + " already" + state +
+                                     "; unmount it first: umount " + mountpoint_);
 }
 
 Status Primary::make_mirrors() {

@@ -6,9 +6,9 @@
 //
 // Makes a volume in IMAGE, which it overwrites, and in it `files` empty files, number n in directory n modulo
 // `directories`; tells the cost of each `part` of them and of the consistency point at the end; forgets all of them;
-// looks `sample` of them up, in a random order, and again while they are in memory; removes these. A line of JSON for
-// each phase: microseconds an operation, by the clock and (phase_cpu) of the processors, the threads of consistency
-// points included.
+// looks `sample` of them up, in a random order, and again while they are in memory; renames these, and removes them. A
+// line of JSON for each phase: microseconds an operation, by the clock and (phase_cpu) of the processors, the threads
+// of consistency points included.
 #include <ctime>
 #include <memory>
 #include <numeric>
@@ -70,6 +70,7 @@ class EngineLoad {
     for (const std::uint64_t n : sample_) volume_->forget(inodes_[n], 1);
     timed("lookup_again", sample_.size(), [this] { look_up(); });
     for (const std::uint64_t n : sample_) volume_->forget(inodes_[n], 1);
+    timed("rename", sample_.size(), [this] { rename(); });
     timed("unlink", sample_.size(), [this] { unlink(); });
     check(volume_->close(), "close the volume");
   }
@@ -82,8 +83,15 @@ class EngineLoad {
     });
   }
 
+  [[gnu::noinline]] void rename() {
+    each([this](std::uint64_t n) {
+      const InodeNumber directory = directory_of(n);
+      check(volume_->rename(directory, name(n), directory, new_name(n), RenameMode::kReplace), "rename");
+    });
+  }
+
   [[gnu::noinline]] void unlink() {
-    each([this](std::uint64_t n) { check(volume_->unlink(directory_of(n), name(n)), "remove a name"); });
+    each([this](std::uint64_t n) { check(volume_->unlink(directory_of(n), new_name(n)), "remove a name"); });
   }
 
   [[gnu::noinline]] void create_part(std::uint64_t begin, std::uint64_t end) {
@@ -105,6 +113,7 @@ class EngineLoad {
   }
 
   static std::string name(std::uint64_t n) { return "f" + std::to_string(n); }
+  static std::string new_name(std::uint64_t n) { return "renamed" + std::to_string(n); }
   InodeNumber directory_of(std::uint64_t n) const { return inodes_of_directories_[n % directories_]; }
 
   void choose(std::uint64_t count) {

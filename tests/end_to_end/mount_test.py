@@ -229,6 +229,26 @@ class Helpers(TarnTest):
             self.assertIsNone(mount_entry(self.mountpoint))
         self.assertEqual(daemons_of(self.image), [])
 
+    def test_over_the_mount_of_a_daemon_that_is_gone_it_is_told_what_to_do(self):
+        run(program("tarnfs"), self.image, self.mountpoint)
+        (self.mountpoint / "file").write_text("content")
+        run(program("tarn"), "cp", self.mountpoint)
+        (daemon,) = daemons_of(self.image)
+        os.kill(daemon, signal.SIGKILL)
+        for command in (["mount", "-t", "tarnfs"], [program("tarnfs")]):
+
+            def is_told():
+                result = run(*command, self.image, self.mountpoint, expect=None)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn("unmount it first", result.stderr)
+                return f"its daemon is gone; unmount it first: umount {self.mountpoint}" in result.stderr
+
+            poll(is_told, "the kernel to let the image go")
+        run("umount", self.mountpoint)
+        run("mount", "-t", "tarnfs", self.image, self.mountpoint)
+        self.assertEqual((self.mountpoint / "file").read_text(), "content")
+        run("umount", self.mountpoint)
+
     def test_fstab(self):
         table = self.directory / "fstab"
         table.write_text(f"{self.image} {self.mountpoint} tarnfs noauto,cp_interval=60 0 0\n")

@@ -155,6 +155,67 @@ TEST_CASE("what is older than the directory that it is in can be removed from it
   CHECK(test.problems().empty());
 }
 
+TEST_CASE("what is older than the directories that it is in can be renamed between them, over others and exchanged") {
+  TestVolume test;
+  Volume& volume = *test.volume;
+  const InodeNumber old_file = test.make(kRootDirectory, "old file");
+  const InodeNumber old_directory = test.make(kRootDirectory, "old directory", S_IFDIR | 0755);
+  const InodeNumber a = test.make(kRootDirectory, "a", S_IFDIR | 0755);
+  const InodeNumber b = test.make(kRootDirectory, "b", S_IFDIR | 0755);
+  const InodeNumber young_file = test.make(kRootDirectory, "young file");
+  const auto rename = [&](InodeNumber from, const char* from_name, InodeNumber to, const char* to_name,
+                          RenameMode mode = RenameMode::kReplace) {
+    const Status renamed = volume.rename(from, from_name, to, to_name, mode);
+    return renamed.ok() ? std::string() : std::string(name_of(renamed.error().code()));
+  };
+  const auto inode_of = [&](InodeNumber directory, const char* name) {
+    const auto found = volume.lookup(directory, name);
+    if (!found.ok()) return InodeNumber{};
+    volume.forget(found->inode, 1);
+    return found->inode;
+  };
+  CHECK(rename(kRootDirectory, "old file", a, "file").empty());
+  CHECK(rename(kRootDirectory, "young file", b, "file").empty());
+  CHECK(rename(kRootDirectory, "old directory", a, "directory").empty());
+  CHECK(inode_of(a, "directory") == old_directory);
+
+  CHECK(rename(b, "file", a, "file", RenameMode::kExchange).empty());
+  CHECK(inode_of(a, "file") == young_file);
+  CHECK(inode_of(b, "file") == old_file);
+  CHECK(rename(a, "directory", b, "file", RenameMode::kExchange).empty());
+  CHECK(inode_of(b, "file") == old_directory);
+  CHECK(volume.lookup(old_directory, "..")->inode == b);
+  CHECK(rename(b, "file", a, "directory", RenameMode::kExchange).empty());
+
+  REQUIRE(volume.link(old_file, a, "link").ok());
+  CHECK(rename(a, "link", b, "file").empty());  // two names of one inode
+  CHECK(rename(a, "link", b, "file", RenameMode::kExchange).empty());
+  CHECK(names_in(volume, a) == std::set<std::string>{"directory", "file", "link"});
+
+  CHECK(rename(a, "file", b, "file").empty());
+  CHECK(inode_of(b, "file") == young_file);
+  CHECK(volume.attributes(old_file)->link_count == 1);
+  CHECK(rename(a, "link", b, "file").empty());
+  CHECK(inode_of(b, "file") == old_file);
+  CHECK(names_in(volume, a) == std::set<std::string>{"directory"});
+  REQUIRE(volume.close().ok());
+  CHECK(test.problems().empty());
+}
+
+TEST_CASE("a rename from a name to itself changes nothing, and says when there is no such name") {
+  TestVolume test;
+  const InodeNumber file = test.make(kRootDirectory, "file");
+  for (const RenameMode mode : {RenameMode::kReplace, RenameMode::kExchange, RenameMode::kNoReplace}) {
+    const Status same = test.volume->rename(kRootDirectory, "file", kRootDirectory, "file", mode);
+    CHECK(same.ok() == (mode != RenameMode::kNoReplace));
+    const Status missing = test.volume->rename(kRootDirectory, "none", kRootDirectory, "none", mode);
+    CHECK(missing.error().code() == ErrorCode::kNotFound);
+  }
+  CHECK(test.volume->lookup(kRootDirectory, "file")->inode == file);
+  REQUIRE(test.volume->close().ok());
+  CHECK(test.problems().empty());
+}
+
 // In no order that the kernel would keep: what one thread finds another may have moved or removed by then.
 TEST_CASE("threads that move and remove the same names leave a whole volume") {
   constexpr int kThreads = 3;
