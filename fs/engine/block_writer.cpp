@@ -43,7 +43,7 @@ void BlockWriter::write(const BlockPointer& pointer, PageRef page, unsigned leve
       MutexLock lock(written_mutex_);
       written_[pointer.address] = {pointer, page};
     }
-    cache_.insert(pointer, page);
+    cache_.insert(pointer, page, level > 0 ? BlockCache::Use::kNotYet : use_of_data_);
   }
   const bool continues = !run_.pages.empty() && run_.first.value + run_.pages.size() == pointer.address &&
                          run_.pages.size() < kPagesPerRequestMax;

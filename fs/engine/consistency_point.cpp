@@ -168,7 +168,9 @@ Status ConsistencyPoint::write_inodes() {
     frozen.written_tree = tree_of(record);
     if (record.layout == kInodeInlineTarget || !frozen.delta.changes_pages()) continue;
     const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
-    engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode));
+    // A directory's page was changed because it is in use: operations took it out of the cache, where its mark was.
+    engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode),
+                                      content_is_metadata ? BlockCache::Use::kAskedFor : BlockCache::Use::kNotYet);
     const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
     const InodeDelta& delta = frozen.delta;
     auto written = rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,

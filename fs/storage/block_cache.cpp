@@ -45,7 +45,7 @@ Result<PageRef> BlockCache::load(const BlockPointer& pointer) {
   return page;
 }
 
-void BlockCache::insert(const BlockPointer& pointer, PageRef page) {
+void BlockCache::insert(const BlockPointer& pointer, PageRef page, Use use) {
   Shard& shard = shard_of(pointer.address);
   MutexLock lock(shard.mutex);
   std::uint32_t number = find_entry(shard, pointer.address);
@@ -59,7 +59,7 @@ void BlockCache::insert(const BlockPointer& pointer, PageRef page) {
   Entry& entry = shard.entries[number];
   entry.pointer = pointer;
   entry.page = std::move(page);
-  entry.asked_for = false;
+  entry.asked_for = use == Use::kAskedFor;
 }
 
 // An entry in no bucket: one that is free, a new one below the limit, else the first that the round finds.

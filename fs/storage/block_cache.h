@@ -7,7 +7,8 @@
 //   1. A page in the cache has the checksum of the pointer that it was put in with.
 //   2. Memory use stays under the limit, but for pages that users still refer to.
 //   3. Which block goes when the limit is reached: the first in a round that was not asked for since the last round.
-//      So finding a block changes nothing but a mark, and costs the same however many there are.
+//      So finding a block changes nothing but a mark, and costs the same however many there are. A block that replaces
+//      one which was in use, and will be again, comes with the mark.
 //
 // Thread safety: all functions may be called from any thread; no lock is held while the device is read.
 // Ownership: shares its pages with the callers.
@@ -32,8 +33,9 @@ class BlockCache {
   PageRef find(const BlockPointer& pointer);
   // The page, read and verified if it is not in memory.
   Result<PageRef> load(const BlockPointer& pointer);
-  // A block that was just written.
-  void insert(const BlockPointer& pointer, PageRef page);
+  enum class Use { kNotYet, kAskedFor };
+  // A block that was just written, or read.
+  void insert(const BlockPointer& pointer, PageRef page, Use use = Use::kNotYet);
   // The newest root does not refer to these blocks any more.
   void forget(Address first, std::uint64_t count);
   std::uint64_t used_bytes();

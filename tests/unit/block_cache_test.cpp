@@ -88,6 +88,21 @@ TEST_CASE("at the limit the blocks stay that were asked for") {
   }
 }
 
+TEST_CASE("a block that replaces one in use outlives a round of those that nobody asked for") {
+  MemoryBlockDevice device(1024);
+  BlockCache cache(device, kLimitBytes);
+  const auto pointer = [](std::uint64_t number) { return pointer_to(address_in_first_shard(number + 8), number); };
+  for (std::uint64_t n = 0; n < kPagesPerShard; ++n) {
+    const bool in_use = n % 4 == 0;
+    cache.insert(pointer(n), page_with(n), in_use ? BlockCache::Use::kAskedFor : BlockCache::Use::kNotYet);
+  }
+  for (std::uint64_t n = kPagesPerShard; n < kPagesPerShard * 7 / 4; ++n) cache.insert(pointer(n), page_with(n));
+  for (std::uint64_t n = 0; n < kPagesPerShard; ++n) {
+    CAPTURE(n);
+    CHECK(static_cast<bool>(cache.find(pointer(n))) == (n % 4 == 0));
+  }
+}
+
 TEST_CASE("what is forgotten makes room") {
   MemoryBlockDevice device(1024);
   BlockCache cache(device, kLimitBytes);
