@@ -27,7 +27,7 @@ BlockWriter::~BlockWriter() {
 
 void BlockWriter::begin(Cp cp) {
   cp_ = cp;
-  caching_data_ = false;
+  caching_data_.reset();
   run_ = Request();
   announced_.clear();
   forget_written();
@@ -38,12 +38,13 @@ void BlockWriter::begin(Cp cp) {
 }
 
 void BlockWriter::write(const BlockPointer& pointer, PageRef page, unsigned level) {
-  if (level > 0 || caching_data_) {
+  const std::optional<BlockCache::Use> use = level > 0 ? BlockCache::Use::kNotYet : caching_data_;
+  if (use) {
     {
       MutexLock lock(written_mutex_);
       written_[pointer.address] = {pointer, page};
     }
-    cache_.insert(pointer, page, level > 0 ? BlockCache::Use::kNotYet : use_of_data_);
+    cache_.insert(pointer, page, *use);
   }
   const bool continues = !run_.pages.empty() && run_.first.value + run_.pages.size() == pointer.address &&
                          run_.pages.size() < kPagesPerRequestMax;

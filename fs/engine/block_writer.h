@@ -36,11 +36,8 @@ class BlockWriter final : public BlockSink, public BlockSource {
   BlockWriter& operator=(const BlockWriter&) = delete;
 
   void begin(Cp cp);
-  // Whether data blocks (level 0) of what is written from now on are metadata and go into the cache.
-  void set_caching_data(bool on, BlockCache::Use use = BlockCache::Use::kNotYet) {
-    caching_data_ = on;
-    use_of_data_ = use;
-  }
+  // How data blocks (level 0) of what is written from now on go into the cache: those that are metadata do, none else.
+  void set_caching_data(std::optional<BlockCache::Use> use) { caching_data_ = use; }
   void write(const BlockPointer& pointer, PageRef page, unsigned level) override;
   void announce(const BlockPointer& pointer, PageRef page) override;
   Result<PageRef> get(const BlockPointer& pointer) override;
@@ -72,8 +69,7 @@ class BlockWriter final : public BlockSink, public BlockSource {
   const std::function<void()> on_progress_;
   std::atomic<std::uint64_t> written_pages_{0};
   Cp cp_;
-  bool caching_data_ = false;
-  BlockCache::Use use_of_data_ = BlockCache::Use::kNotYet;
+  std::optional<BlockCache::Use> caching_data_;
   Request run_;                        // gathered, not submitted yet
   std::vector<BlockWrite> announced_;  // gathered for the feed
 

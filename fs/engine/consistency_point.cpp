@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "common/failpoint.h"
@@ -43,6 +44,13 @@ void put_record(PageRef& page, const FrozenInode& frozen) {
   }
   std::byte* const place = page.mutable_bytes().data() + frozen.record.number % kInodesPerBlock * sizeof record;
   std::memcpy(place, &record, sizeof record);
+}
+
+// A directory's page was changed because it is in use: operations took it out of the cache, where its mark was.
+std::optional<BlockCache::Use> use_of_content(const InodeRecord& record, bool is_metadata) {
+  if (is_metadata) return BlockCache::Use::kAskedFor;
+  if (S_ISLNK(record.mode)) return BlockCache::Use::kNotYet;
+  return std::nullopt;
 }
 
 InodeRecord new_reserved_inode(InodeNumber number) {
@@ -168,9 +176,7 @@ Status ConsistencyPoint::write_inodes() {
     frozen.written_tree = tree_of(record);
     if (record.layout == kInodeInlineTarget || !frozen.delta.changes_pages()) continue;
     const bool content_is_metadata = S_ISDIR(record.mode) || (record.flags & kInodeFlagAttributes) != 0;
-    // A directory's page was changed because it is in use: operations took it out of the cache, where its mark was.
-    engine_.writer_->set_caching_data(content_is_metadata || S_ISLNK(record.mode),
-                                      content_is_metadata ? BlockCache::Use::kAskedFor : BlockCache::Use::kNotYet);
+    engine_.writer_->set_caching_data(use_of_content(record, content_is_metadata));
     const bool may_share = S_ISREG(record.mode) && !content_is_metadata;
     const InodeDelta& delta = frozen.delta;
     auto written = rewrite_tree(frozen.written_tree, delta.removed, delta.pages, delta.placed, delta.shared,
@@ -199,7 +205,7 @@ Status ConsistencyPoint::write_orphans() {
   for (std::size_t done = 0; done < bytes.size(); done += kBlockSize) {
     pages.put(done / kBlockSize, PageRef::copy_of(bytes.subspan(done, std::min(kBlockSize, bytes.size() - done))));
   }
-  engine_.writer_->set_caching_data(true);
+  engine_.writer_->set_caching_data(BlockCache::Use::kNotYet);
   TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(tree_of(record), all, pages, {}, {}, environment()));
   add_reserved_file(record, tree);
   return {};
@@ -212,7 +218,7 @@ Status ConsistencyPoint::write_share_map() {
   TARNFS_ASSIGN(InodeRecord record, reserved_inode(kShareFile));
   if (record.mode == 0) record = new_reserved_inode(kShareFile);
   record.size_bytes = share_pages_of(root_.size_blocks) * kBlockSize;
-  engine_.writer_->set_caching_data(true);
+  engine_.writer_->set_caching_data(BlockCache::Use::kNotYet);
   TARNFS_ASSIGN(const TreeRoot tree, engine_.shares_->write_tree(environment()));
   add_reserved_file(record, tree);
   return {};
@@ -269,7 +275,7 @@ Status ConsistencyPoint::write_inode_file() {
       pages.put(index, std::move(page));
     }
   }
-  engine_.writer_->set_caching_data(true);
+  engine_.writer_->set_caching_data(BlockCache::Use::kNotYet);
   TARNFS_ASSIGN(const TreeRoot tree, rewrite_tree(inode_file, removed, pages, {}, {}, environment()));
   store_tree(root_.inode_file, tree);
   root_.inode_file.size_bytes = (root_.next_inode + kInodesPerBlock - 1) / kInodesPerBlock * kBlockSize;
@@ -277,7 +283,7 @@ Status ConsistencyPoint::write_inode_file() {
 }
 
 Status ConsistencyPoint::write_free_map() {
-  engine_.writer_->set_caching_data(true);
+  engine_.writer_->set_caching_data(BlockCache::Use::kNotYet);
   TARNFS_ASSIGN(const TreeRoot tree, engine_.free_map_->write_tree(*engine_.writer_, Cp{root_.cp}));
   store_tree(root_.free_map, tree);
   root_.used_blocks = engine_.free_map_->used_blocks();

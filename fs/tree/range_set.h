@@ -1,4 +1,4 @@
-// A set of half-open ranges of page indexes: what a generation has cut out of a file.
+// A set of half-open ranges of page indexes: what a generation has cut out of a file, or kept space for, or not logged.
 //
 // Purpose: each inode in memory has several, and nearly all of these have no range or one: that stands in the set
 // itself, so that it takes 24 bytes and no allocation. A set that has had two keeps its ranges in a tree.
